@@ -1,0 +1,52 @@
+# The verbs of this project. `make` alone lists them.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+RUN_READY  := $(VENV)/.ready-run
+TEST_READY := $(VENV)/.ready-test
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check format clean
+
+help: ## what can be made
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+run: $(RUN_READY) ## Sluice in one process on PORT (8080), with no services
+	@exec $(BIN)/python -m embedded
+
+test: check ## all tests; ARGS="-k word" chooses
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(TEST_READY) ## lint, format, types
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/mypy --no-error-summary
+
+format: $(TEST_READY) ## put the code into shape
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## remove what these commands made
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Sluice needs Python 3.11 or newer; choose one with PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
+		|| { echo "Python's venv module is missing. On Debian: sudo apt-get install python3-venv" >&2; exit 1; }
+	@echo "making a virtual environment in $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+
+REQUIREMENTS := constraints.txt pyproject.toml embedded/requirements.txt $(wildcard functions/*/requirements.txt)
+
+$(RUN_READY): $(BIN)/python $(REQUIREMENTS)
+	@echo "installing what Sluice needs (once)"
+	@$(PIP) install -c constraints.txt -r embedded/requirements.txt -e .
+	@touch $@
+
+$(TEST_READY): $(BIN)/python $(REQUIREMENTS) tests/requirements.txt
+	@echo "installing what the tests need (once)"
+	@$(PIP) install -c constraints.txt -r tests/requirements.txt -e .
+	@touch $@ $(RUN_READY)

@@ -1,0 +1,71 @@
+"""One WSGI application: each function behind its public path, and the page for everything else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+import flask
+import functions_framework
+
+from functions.engine.engine import Engine
+from functions.engine.health import respond
+from sluice.http import problem
+from sluice.services import Services
+
+ROOT = Path(__file__).resolve().parent.parent
+
+#: The public path of each function, as the ingress has it.
+FUNCTIONS = {
+    "/tasks/add": "add_task",
+    "/tasks/get": "get_tasks",
+    "/tasks/cancel": "cancel_task",
+    "/tasks/retry": "retry_task",
+}
+
+WsgiApp = Callable[[dict[str, Any], Any], Iterable[bytes]]
+
+
+def make_app(engine: Engine, services: Services, web: Path = ROOT / "web") -> WsgiApp:
+    """The application. Loads each function as functions-framework does, from its own source file."""
+    functions: dict[str, WsgiApp] = {
+        path: functions_framework.create_app(name, str(ROOT / "functions" / name / "main.py"))
+        for path, name in FUNCTIONS.items()
+    }
+    page = _page(engine, services, web)
+
+    def app(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        path = environ["PATH_INFO"]
+        for prefix, function in functions.items():
+            if path == prefix or path.startswith(f"{prefix}/"):
+                return function(environ, start_response)
+        return page(environ, start_response)
+
+    return app
+
+
+def _page(engine: Engine, services: Services, web: Path) -> flask.Flask:
+    app = flask.Flask("page", static_folder=None)
+
+    @app.get("/healthz")
+    @app.get("/readyz")
+    @app.get("/metrics")
+    def health() -> flask.Response:
+        status, content_type, body = respond(flask.request.path, engine, services)
+        return flask.Response(body, status, content_type=content_type)
+
+    @app.get("/")
+    @app.get("/<path:path>")
+    def static(path: str = "index.html") -> flask.Response:
+        response = flask.send_from_directory(web, path)
+        response.headers["Cache-Control"] = "no-cache"
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        return response
+
+    @app.errorhandler(404)
+    def not_found(_error: Exception) -> flask.Response:
+        return problem(HTTPStatus.NOT_FOUND, "There is nothing at this path.")
+
+    return app

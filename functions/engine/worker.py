@@ -1,0 +1,337 @@
+"""One message, from its delivery to the decision what becomes of it: decode, claim, run, write the result, decide.
+
+A decision is a value. Nothing here knows how a message is acknowledged, and nothing here is lost when the process dies:
+until the decision is carried out, the message is still the queue's.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from functions.engine.handler import Failed, Retry, Step, Stopped
+from functions.engine.isolation import Crashed, run_isolated
+from functions.engine.kinds import Handler, find_handler
+from sluice.broker import Message
+from sluice.errors import InvalidRequest, NotATask, StoreUnavailable, Unstorable
+from sluice.kinds import Kind, kinds
+from sluice.logs import log_context
+from sluice.metrics import QUEUED_SECONDS, TASK_SECONDS, TASKS_FINISHED, TASKS_PUT_OFF, TASKS_RUNNING, TASKS_STARTED
+from sluice.settings import Settings
+from sluice.store import MongoTaskStore, Setback
+from sluice.task import Document, Task, utc_now
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+#: Bytes that the outputs of one task may have as JSON. A MongoDB document ends at 16 MiB.
+MAX_OUTPUT_BYTES = 4 * 1024 * 1024
+
+#: Seconds between two tries after a transient failure: doubled from the first to the last, with jitter.
+FIRST_PAUSE, LAST_PAUSE = 2.0, 60.0
+
+#: Seconds between two tries to reach a database that is away.
+STORE_PAUSES = (0.1, 0.2, 0.5, 1.0)
+
+CRASHED = {
+    "code": "crashed",
+    "message": "The task ended its engine's process every time it was tried. It was given up so as not to harm others.",
+}
+
+
+@dataclass(frozen=True)
+class Settled:
+    """The message has done its work: acknowledge it."""
+
+
+@dataclass(frozen=True)
+class Wait:
+    """Bring the message to the tasks (again) after so many seconds."""
+
+    seconds: float
+    headers: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class HandBack:
+    """Somebody else is to have the message, now."""
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """The message is no task: make it a dead letter."""
+
+
+Decision = Settled | Wait | HandBack | Unreadable
+
+
+@dataclass(eq=False)
+class Attempt:
+    """One try of a task, while it runs here."""
+
+    task: Task
+    step: Step
+    started: float = field(default_factory=time.monotonic)
+    held: float = field(default_factory=time.monotonic)
+
+
+class Draining(Exception):
+    """The engine is stopping, and the database has not come back: hand the message back."""
+
+
+class Worker:
+    """Works on messages. Safe to use from many threads at once."""
+
+    def __init__(
+        self,
+        store: MongoTaskStore,
+        settings: Settings,
+        name: str,
+        handlers: Callable[[str], Handler] = find_handler,
+        clock: Callable[[], datetime] = utc_now,
+    ) -> None:
+        self._store = store
+        self._settings = settings
+        self._name = name
+        self._handlers = handlers
+        self._clock = clock
+        self._lease = timedelta(seconds=settings.lease_seconds)
+        self._lock = threading.Lock()
+        self._running: dict[tuple[str, int], Attempt] = {}
+        self.draining = threading.Event()
+
+    @property
+    def running(self) -> list[Attempt]:
+        with self._lock:
+            return list(self._running.values())
+
+    def work(self, message: Message) -> Decision:
+        """Do what a message of the tasks asks for."""
+        try:
+            task = Task.from_message(message.body)
+        except NotATask as error:
+            log.warning("a message is no task: %s", error)
+            return Unreadable()
+        with log_context(task_id=task.id):
+            try:
+                claimed = self._claim(task)
+                return self._attempt(claimed) if isinstance(claimed, Task) else claimed
+            except Draining:
+                return HandBack()
+
+    def bury(self, message: Message) -> Decision:
+        """Do what a dead letter asks for: its task says why, or gets what time it has left."""
+        try:
+            task = Task.from_message(message.body)
+        except NotATask:
+            return Unreadable()
+        with log_context(task_id=task.id):
+            try:
+                stored = self._stored(task)
+                if stored.is_terminal or stored.is_leased(self._clock()):
+                    return Settled()
+                if stored.deadline > self._clock():
+                    # Handed out too often. If it is from before a retry, there is a newer message.
+                    return Wait(1) if stored.deadline == task.deadline else Settled()
+                return self._give_up(stored)
+            except Draining:
+                return HandBack()
+
+    # --- claim -------------------------------------------------------------------------------------------------------
+
+    def _claim(self, task: Task) -> Task | Decision:
+        """Make the next attempt of the task ours, or say why not."""
+        while True:
+            claimed = self._patiently(lambda: self._store.claim(task.id, engine=self._name, lease=self._lease))
+            if claimed is not None:
+                return claimed
+            stored = self._stored(task)
+            now = self._clock()
+            if stored.is_terminal:
+                return Settled()
+            if stored.status == "running":
+                if stored.is_leased(now):  # by another engine, or by this one: its connection was lost meanwhile
+                    lease_until: datetime = stored.document["lease_until"]
+                    return Wait((lease_until - now).total_seconds())
+                if stored.deadline <= now or stored.crashes + 1 >= self._settings.crash_limit:
+                    return self._give_up(stored)
+                taken = self._patiently(partial(self._store.take_over, stored, engine=self._name, lease=self._lease))
+                if taken is not None:
+                    log.warning("the engine of attempt %s is gone; this is attempt %s", stored.attempts, taken.attempts)
+                    return taken
+            elif stored.deadline <= now:
+                return self._give_up(stored)
+            elif stored.retry_at is not None and stored.retry_at > now:
+                return Wait((stored.retry_at - now).total_seconds())
+
+    def _stored(self, task: Task) -> Task:
+        """The task as the database has it. One that it does not have (it was away when the task was accepted, or has
+        lost it) is stored now, from the message."""
+        stored = self._patiently(lambda: self._store.get(task.id))
+        if stored is not None:
+            return stored
+        fresh = task.replace(status="pending", started_at=None, completed_at=None, error=None)
+        return self._patiently(lambda: self._store.insert(fresh))
+
+    def _give_up(self, stored: Task) -> Decision:
+        """Say why a task that nobody is at work on will not be done."""
+        if stored.status == "running" and stored.crashes + 1 >= self._settings.crash_limit:
+            error = CRASHED
+        else:
+            error = _expired(stored.document.get("error"), started=stored.attempts > 0)
+        if self._patiently(lambda: self._store.fail(stored, error)):
+            TASKS_FINISHED.labels(stored.kind, error["code"]).inc()
+            log.info("failed: %s", error["code"])
+            return Settled()
+        return Wait(1)  # it has moved on since it was read: look again
+
+    # --- run ---------------------------------------------------------------------------------------------------------
+
+    def _attempt(self, task: Task) -> Decision:
+        step = Step(task.id, self._settings, task.attempts, task.document.get("steps"))
+        attempt = Attempt(task, step)
+        with self._lock:
+            self._running[task.id, task.attempts] = attempt
+        TASKS_STARTED.labels(task.kind).inc()
+        if task.attempts == 1:
+            QUEUED_SECONDS.observe((self._clock() - task.document["created_at"]).total_seconds())
+        log.info("started attempt %s (%s)", task.attempts, task.kind)
+        try:
+            with TASKS_RUNNING.track_inprogress(), TASK_SECONDS.labels(task.kind).time():
+                outcome = self._run(task, step)
+            return self._conclude(task, step, outcome)
+        finally:
+            with self._lock:
+                del self._running[task.id, task.attempts]
+
+    def _run(self, task: Task, step: Step) -> Document | Exception:
+        """The handler's outputs, checked, or what it raised."""
+        kind = kinds().get(task.kind)
+        try:
+            handler = self._handlers(task.kind)
+        except LookupError:
+            kind = None
+        if kind is None:  # a newer function knows it, this engine not yet: an upgrade is on its way
+            return Retry("unknown_kind", f"This engine does not know tasks of kind {task.kind}.")
+        try:
+            inputs = kind.inputs_of(task.document)
+            if task.crashes > 0:
+                # It was there when an engine died. Whether it was the cause shows in a process of its own.
+                return _checked(kind, run_isolated(task, inputs, step))
+            return _checked(kind, handler(inputs, step))
+        except InvalidRequest as error:
+            fields = ", ".join(problem.field for problem in error.errors)
+            return Failed("invalid_input", f"The task's inputs are not valid for its kind: {fields}.")
+        except (Failed, Retry, Stopped, Crashed) as error:
+            return error
+        except BaseException as error:
+            log.exception("the handler of kind %s failed in an unforeseen way", task.kind)
+            return Failed("internal_error", f"The handler failed in an unforeseen way ({type(error).__name__}).")
+
+    def _conclude(self, task: Task, step: Step, outcome: Document | Exception) -> Decision:
+        """Write what has come out of an attempt, and decide what becomes of its message."""
+        reported = {"steps": step.steps}
+        if step.stop_reason == "lost":
+            log.info("stopped: the task is cancelled, or another attempt has taken it over")
+            return Settled()
+        match outcome:
+            case Stopped() if step.stop_reason == "draining":
+                self._patiently(lambda: self._store.put_off(task, reported))
+                return HandBack()
+            case Stopped() if step.stop_reason is not None:
+                error = {"code": "timed_out", "message": f"The task took longer than {step.stop_reason}."}
+                return self._finish(task, "failed", {"error": error, **reported})
+            case Failed():
+                return self._finish(
+                    task, "failed", {"error": {"code": outcome.code, "message": outcome.message}, **reported}
+                )
+            case Crashed() if task.crashes + 1 >= self._settings.crash_limit:
+                return self._finish(task, "failed", {"error": CRASHED, **reported})
+            case Crashed():
+                error = {"code": "crashed", "message": "The task ended its process."}
+                return self._put_off(task, error, reported, pause=_pause(task.crashes), count="crashes")
+            case Retry():
+                error = {"code": outcome.code, "message": outcome.message}
+                pause = max(_pause(task.failures), outcome.after or 0)
+                return self._put_off(task, error, reported, pause=pause, count="failures")
+            case dict():
+                return self._finish(task, "completed", {**outcome, "progress": 100, "error": None, **reported})
+        error = {"code": "internal_error", "message": "The handler stopped without being asked to."}
+        return self._finish(task, "failed", {"error": error, **reported})
+
+    def _finish(self, task: Task, status: Any, changes: Document) -> Decision:
+        try:
+            written = self._patiently(lambda: self._store.finish(task, status, changes))
+        except Unstorable:
+            error = {"code": "invalid_output", "message": "The handler's result can't be stored."}
+            changes = {"error": error, "steps": changes["steps"]}
+            written = self._patiently(lambda: self._store.finish(task, "failed", changes))
+        if not written:
+            log.warning("the result of attempt %s came too late and is not kept", task.attempts)
+            return Settled()
+        reason = (changes["error"] or {"code": "completed"})["code"]
+        TASKS_FINISHED.labels(task.kind, reason).inc()
+        log.info("finished attempt %s: %s", task.attempts, reason)
+        return Settled()
+
+    def _put_off(self, task: Task, error: Document, reported: Document, *, pause: float, count: Setback) -> Decision:
+        """Let the task wait for its next try, or give it up when its time would be over by then."""
+        retry_at = self._clock() + timedelta(seconds=pause)
+        if retry_at >= task.deadline:
+            return self._finish(task, "failed", {"error": _expired(error, started=True), **reported})
+        changes = {"error": error, **reported}
+        if not self._patiently(lambda: self._store.put_off(task, changes, retry_at=retry_at, count=count)):
+            return Settled()
+        TASKS_PUT_OFF.labels(task.kind, error["code"]).inc()
+        log.info("attempt %s put off for %.0f s: %s", task.attempts, pause, error["code"])
+        return Wait(pause, {"x-attempt": task.attempts})
+
+    def _patiently(self, operation: Callable[[], T]) -> T:
+        """Wait for a database that is away, however long it takes: the message is safe meanwhile, and the places that
+        wait take no more. Raises Draining when the engine is to stop before the database is back."""
+        for count in range(1_000_000):
+            try:
+                return operation()
+            except StoreUnavailable:
+                if self.draining.wait(STORE_PAUSES[min(count, len(STORE_PAUSES) - 1)]):
+                    raise Draining from None
+        raise AssertionError
+
+
+def _checked(kind: Kind, outputs: Any) -> Document:
+    """What a handler returned, if it is what its kind gives."""
+    try:
+        given = outputs.model_dump() if isinstance(outputs, kind.outputs) else outputs
+        checked = kind.outputs.model_validate(given)
+        size = len(checked.model_dump_json().encode())
+    except (ValidationError, ValueError) as error:
+        log.warning("the handler of kind %s returned what is not its kind's output: %s", kind.name, error)
+        raise Failed("invalid_output", "The handler's result is not what this kind of task gives.") from None
+    if size > MAX_OUTPUT_BYTES:
+        raise Failed("invalid_output", f"The result is larger than {MAX_OUTPUT_BYTES // 1024 // 1024} MiB.")
+    return checked.model_dump()
+
+
+def _expired(last_error: Document | None, *, started: bool) -> Document:
+    if last_error is not None:
+        message = f"The time for the task was over before it worked. The last try: {last_error['message']}"
+    elif started:
+        message = "The time for the task was over: the engine that worked on it went away. Try it again."
+    else:
+        message = "No engine could take the task before its time was over. Try it again."
+    return {"code": "expired", "message": message}
+
+
+def _pause(tries: int) -> float:
+    """Seconds until the next try, after so many that failed. Whole ones: that is what wait queues are made for."""
+    return max(1.0, round(min(LAST_PAUSE, FIRST_PAUSE * 2.0**tries) * random.uniform(0.75, 1.25)))

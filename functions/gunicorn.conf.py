@@ -1,0 +1,41 @@
+"""How a function is served in production:
+
+FUNCTION_SOURCE=functions/add_task/main.py FUNCTION_TARGET=add_task \\
+    gunicorn -c functions/gunicorn.conf.py functions_framework:app
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from sluice.settings import Settings
+
+settings = Settings.load()
+
+bind = f"{settings.host}:{settings.port}"
+worker_class = "gthread"
+workers = settings.workers
+threads = settings.threads
+
+# Longer than any proxy keeps an idle connection: the side that closes first must not be this one, or a request that is
+# on its way meets a closed connection (502).
+keepalive = 75
+# Requests that are being answered are finished; adding a task takes 5 s at most, with both services away.
+graceful_timeout = 25
+timeout = 60
+# The heartbeat file of a worker must not wait for a disk.
+worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108
+control_socket_disable = True
+loglevel = "warning"
+
+# All workers answer `/metrics` for each other, through files. Set before a worker imports prometheus_client.
+os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", tempfile.mkdtemp(prefix="sluice-metrics-"))
+
+
+def child_exit(_server: Any, worker: Any) -> None:
+    from prometheus_client import multiprocess
+
+    multiprocess.mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]

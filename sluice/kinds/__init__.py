@@ -1,0 +1,122 @@
+"""The kinds of work: which inputs each takes and which outputs it gives. One file a kind, found by itself.
+
+`add_task` checks requests against the inputs, the page draws its form from them, and the engine holds what a handler
+returns against the outputs. The handler of the same name lives in `functions/engine/kinds/`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from dataclasses import dataclass
+from functools import cache
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from sluice.errors import FieldError, InvalidRequest, TooLarge
+from sluice.task import RESERVED_FIELDS, Document
+
+DEFAULT_KIND = "code"
+
+#: All inputs of a task together, UTF-8 encoded.
+MAX_INPUT_BYTES = 64 * 1024
+
+
+def _printable(text: str, allowed: str = "") -> str:
+    if not text.strip():
+        raise ValueError("must not be blank")
+    for position, character in enumerate(text):
+        if (character < " " or "\x7f" <= character <= "\x9f") and character not in allowed:
+            raise ValueError(f"has a control character (U+{ord(character):04X}) at position {position}")
+    return text
+
+
+def _check_line(text: str) -> str:
+    return _printable(text.strip())
+
+
+def _check_text(text: str) -> str:
+    return _printable(text, allowed="\n\r\t")
+
+
+#: A short text on one line, and a text of any number of lines. Neither may hold control characters.
+Line = Annotated[str, AfterValidator(_check_line), Field(min_length=1, max_length=200)]
+Text = Annotated[str, AfterValidator(_check_text), Field(min_length=1, max_length=MAX_INPUT_BYTES)]
+
+
+class Inputs(BaseModel):
+    """What a task of a kind is given. Fields that are not declared are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Outputs(BaseModel):
+    """What a task of a kind gives. Every field needs a default: it is what the task shows until it is done."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of work. Raises TypeError when its fields collide, at import: a wrong kind never starts."""
+
+    name: str
+    title: str
+    inputs: type[Inputs]
+    outputs: type[Outputs]
+
+    def __post_init__(self) -> None:
+        names = [*self.inputs.model_fields, *self.outputs.model_fields]
+        taken = RESERVED_FIELDS & set(names)
+        if taken or len(set(names)) < len(names):
+            raise TypeError(f"kind {self.name}: field names are used twice or reserved: {sorted(taken) or names}")
+
+    def parse(self, inputs: Document) -> Inputs:
+        """Check the inputs of a request. Raises InvalidRequest, naming every bad field, or TooLarge."""
+        try:
+            parsed = self.inputs.model_validate(inputs)
+        except ValidationError as error:
+            raise InvalidRequest("The task's fields are not valid.", field_errors(error)) from None
+        if len(parsed.model_dump_json().encode()) > MAX_INPUT_BYTES:
+            raise TooLarge(f"A task may hold {MAX_INPUT_BYTES // 1024} KiB of text.")
+        return parsed
+
+    def inputs_of(self, document: Document) -> Inputs:
+        """The inputs in a task's document. Raises InvalidRequest when they don't suit the kind."""
+        return self.parse({name: document[name] for name in self.inputs.model_fields if name in document})
+
+    def blank_outputs(self) -> Document:
+        return self.outputs().model_dump()
+
+    def schema(self) -> dict[str, Any]:
+        """The kind as `GET /tasks/get/kinds` shows it: inputs and outputs as JSON Schema."""
+        return {
+            "kind": self.name,
+            "title": self.title,
+            "inputs": self.inputs.model_json_schema(),
+            "outputs": self.outputs.model_json_schema(mode="serialization"),
+        }
+
+
+def field_errors(error: ValidationError) -> list[FieldError]:
+    return [
+        FieldError(field=".".join(str(part) for part in item["loc"]) or "body", message=_sentence(item["msg"]))
+        for item in error.errors(include_url=False, include_context=False, include_input=False)
+    ]
+
+
+def _sentence(message: str) -> str:
+    return message.removeprefix("Value error, ").replace(
+        "Extra inputs are not permitted", "is not a field of this kind"
+    )
+
+
+@cache
+def kinds() -> dict[str, Kind]:
+    """All kinds by name, read from this folder: each module defines `TITLE`, `Inputs` and `Outputs`."""
+    found = {}
+    for module in pkgutil.iter_modules(__path__):
+        contents = importlib.import_module(f"{__name__}.{module.name}")
+        found[module.name] = Kind(module.name, contents.TITLE, contents.Inputs, contents.Outputs)
+    return found

@@ -1,0 +1,51 @@
+"""Kind `code`: an objective in words, answered with a program by a language model."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, Field
+
+from sluice import kinds
+
+TITLE = "Code"
+
+
+class Inputs(kinds.Inputs):
+    objective: kinds.Text = Field(
+        title="Objective",
+        description="What the code should do.",
+        examples=["Create a function that sums up three numbers."],
+    )
+    language: kinds.Line = Field(
+        default="python",
+        title="Language",
+        description="The programming language to write it in.",
+        examples=[
+            "python",
+            "javascript",
+            "typescript",
+            "java",
+            "go",
+            "rust",
+            "c",
+            "cpp",
+            "csharp",
+            "ruby",
+            "php",
+            "bash",
+        ],
+        max_length=40,
+    )
+
+
+class Usage(BaseModel):
+    """Tokens, as the model's provider counts them."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+class Outputs(kinds.Outputs):
+    code: str = Field(default="", title="Code")
+    model: str | None = Field(default=None, title="Model", description="The model that wrote the code.")
+    usage: Usage | None = Field(default=None, title="Usage", description="The tokens that it took.")

@@ -1,0 +1,118 @@
+"""What callers may ask for, checked: a new task, and a list of tasks. Raises InvalidRequest naming every bad field."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from sluice.errors import FieldError, InvalidRequest
+from sluice.kinds import DEFAULT_KIND, Kind, Line, field_errors, kinds
+from sluice.store import Cursor
+from sluice.task import Document, Status
+
+DEFAULT_PAGE, MAX_PAGE = 50, 200
+
+UserId = Annotated[Line, Field(max_length=128)]
+
+_USER_ID: TypeAdapter[str] = TypeAdapter(UserId)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_CURSOR = re.compile(r"(\d{1,15}):([0-9a-f]{32})")
+
+
+@dataclass(frozen=True)
+class NewTask:
+    """A task that somebody wants: who, which kind, and its inputs, checked and complete."""
+
+    user_id: str
+    kind: Kind
+    inputs: Document
+
+
+def read_new_task(fields: Mapping[str, Any]) -> NewTask:
+    """Read the fields of `POST /tasks/add`: `user_id`, `kind` (or the default one), and the kind's inputs."""
+    problems: list[FieldError] = []
+    rest = dict(fields)
+    user_id = _read_user_id(rest.pop("user_id", None), problems)
+    name = rest.pop("kind", DEFAULT_KIND)
+    kind = kinds().get(name) if isinstance(name, str) else None
+    inputs: Document = {}
+    if kind is None:
+        problems.append(FieldError("kind", f"must be one of: {', '.join(kinds())}"))
+    else:
+        try:
+            inputs = kind.parse(rest).model_dump()
+        except InvalidRequest as error:
+            if not error.errors:
+                raise
+            problems += error.errors
+    if problems or kind is None:
+        raise InvalidRequest("The task's fields are not valid.", problems)
+    return NewTask(user_id, kind, inputs)
+
+
+def _read_user_id(given: Any, problems: list[FieldError]) -> str:
+    if given is None:
+        problems.append(FieldError("user_id", "Field required"))
+        return ""
+    try:
+        return _USER_ID.validate_python(given)
+    except ValidationError as error:
+        problems += [FieldError("user_id", item.message) for item in field_errors(error)]
+        return ""
+
+
+class ListQuery(BaseModel):
+    """The query of `GET /tasks/get`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    user_id: UserId
+    kind: Line | None = None
+    status: Status | None = None
+    limit: int = Field(DEFAULT_PAGE, ge=1, le=MAX_PAGE)
+    cursor: str | None = None
+
+    @property
+    def after(self) -> Cursor | None:
+        return None if self.cursor is None else decode_cursor(self.cursor)
+
+
+def read_list_query(arguments: Mapping[str, str]) -> ListQuery:
+    problems: list[FieldError] = []
+    try:
+        query = ListQuery.model_validate(dict(arguments))
+        if query.kind is not None and query.kind not in kinds():
+            problems.append(FieldError("kind", f"must be one of: {', '.join(kinds())}"))
+        _ = query.after
+    except ValidationError as error:
+        problems += field_errors(error)
+    except InvalidRequest as error:
+        problems += error.errors
+    if problems:
+        raise InvalidRequest("The query is not valid.", problems)
+    return query
+
+
+def encode_cursor(cursor: Cursor) -> str:
+    milliseconds = (cursor.created_at - _EPOCH) // timedelta(milliseconds=1)
+    return base64.urlsafe_b64encode(f"{milliseconds}:{cursor.task_id}".encode()).decode().rstrip("=")
+
+
+def decode_cursor(text: str) -> Cursor:
+    """The reverse of `encode_cursor`. Raises InvalidRequest for any other text."""
+    try:
+        found = _CURSOR.fullmatch(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode())
+        if found is None:
+            raise ValueError("no cursor")
+        return Cursor(_EPOCH + timedelta(milliseconds=int(found[1])), found[2])
+    except (ValueError, binascii.Error, OverflowError):
+        raise InvalidRequest(
+            "The query is not valid.", [FieldError("cursor", "is not a cursor that a page of tasks has given")]
+        ) from None

@@ -1,0 +1,122 @@
+"""What people can do with tasks: add, get, list, cancel, retry. The functions in `functions/` are the doors to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+from sluice.broker import Message, publish
+from sluice.errors import BrokerUnavailable, Conflict, KeyReused, StoreUnavailable, TaskNotFound, Unavailable
+from sluice.kinds import kinds
+from sluice.metrics import TASKS_ACCEPTED
+from sluice.requests import ListQuery, NewTask, encode_cursor
+from sluice.services import Services
+from sluice.store import MongoTaskStore
+from sluice.task import Document, Task, id_from_key, is_id, new_id, new_task, utc_now
+
+
+def add_task(
+    services: Services, new: NewTask, *, key: str | None = None, headers: Mapping[str, Any] | None = None
+) -> Task:
+    """Accept a task: the queue confirms the whole of it, then the database remembers it. One of the two is enough.
+
+    `key` is the caller's Idempotency-Key; `headers` travel with the message. Raises KeyReused when the key stands for
+    another task, and Unavailable when both services are away (then nothing is kept).
+    """
+    now = utc_now()
+    task = new_task(
+        task_id=new_id() if key is None else id_from_key(new.user_id, key),
+        user_id=new.user_id,
+        kind=new.kind.name,
+        inputs=new.inputs,
+        outputs=new.kind.blank_outputs(),
+        now=now,
+        ttl=timedelta(seconds=services.settings.task_ttl_seconds),
+    )
+    if key is not None and (earlier := _earlier(services.store, task.id)) is not None:
+        return _same(earlier, task, new)
+    try:
+        queued = task.replace(queued_at=now)
+        _publish(services, queued, headers)
+        task = queued
+    except BrokerUnavailable:
+        pass  # stored with `queued_at` empty; the publisher sends it when the queue is back, or the sweep does
+    try:
+        stored = services.store.insert(task)
+    except StoreUnavailable:
+        if task.queued_at is None:
+            raise Unavailable("Neither the queue nor the database can be reached. Nothing was kept.") from None
+        TASKS_ACCEPTED.labels(task.kind, "queue").inc()
+        return task  # the engine stores it, from the message
+    TASKS_ACCEPTED.labels(task.kind, "database" if task.queued_at is None else "both").inc()
+    return _same(stored, task, new)
+
+
+def list_tasks(store: MongoTaskStore, query: ListQuery) -> Document:
+    """One page of a user's tasks: `{"tasks": [...], "next": cursor or None}`, newest first."""
+    tasks, following = store.page(
+        query.user_id, kind=query.kind, status=query.status, limit=query.limit, after=query.after
+    )
+    return {
+        "tasks": [task.to_json() for task in tasks],
+        "next": None if following is None else encode_cursor(following),
+    }
+
+
+def get_task(store: MongoTaskStore, task_id: str) -> Task:
+    """Raises TaskNotFound, for an id that can't be one too."""
+    task = store.get(task_id) if is_id(task_id) else None
+    if task is None:
+        raise TaskNotFound("There is no task with this id.")
+    return task
+
+
+def cancel_task(store: MongoTaskStore, task_id: str) -> Task:
+    """Cancel a task. A waiting one is never started; a running one is stopped by its engine. Raises TaskNotFound, or
+    Conflict when it is finished."""
+    cancelled = store.cancel(task_id) if is_id(task_id) else None
+    if cancelled is None:
+        raise Conflict(f"The task is {get_task(store, task_id).status}; only an unfinished task can be cancelled.")
+    return cancelled
+
+
+def retry_task(services: Services, task_id: str, headers: Mapping[str, Any] | None = None) -> Task:
+    """Start a finished task again, with a new deadline. Raises TaskNotFound, or Conflict when it is not finished."""
+    task = get_task(services.store, task_id)
+    if not task.is_terminal:
+        raise Conflict(f"The task is {task.status}; only a finished task can be retried.")
+    deadline = utc_now() + timedelta(seconds=services.settings.task_ttl_seconds)
+    kind = kinds().get(task.kind)
+    if kind is None:
+        raise Conflict(f"Tasks of kind {task.kind} are no longer done here.")
+    pending = services.store.restart(task_id, deadline=deadline, outputs=kind.blank_outputs())
+    if pending is None:
+        raise Conflict("Somebody else has retried the task just now.")
+    queued = pending.replace(queued_at=utc_now())
+    try:
+        _publish(services, queued, headers)
+        services.store.mark_queued(pending, queued.queued_at)
+    except Unavailable:
+        return pending  # the sweep sends it, or finds that it was sent
+    return queued
+
+
+def _publish(services: Services, task: Task, headers: Mapping[str, Any] | None) -> None:
+    broker = services.broker
+    message = Message(task.id, task.to_message(), dict(headers or {}))
+    publish(broker, message, broker.topology.tasks, services.settings.publish_timeout_seconds)
+
+
+def _earlier(store: MongoTaskStore, task_id: str) -> Task | None:
+    try:
+        return store.get(task_id)
+    except StoreUnavailable:
+        return None  # the same key still means the same id: two messages, but never two tasks
+
+
+def _same(stored: Task, task: Task, new: NewTask) -> Task:
+    """The stored task, if it is what was asked for."""
+    if stored.kind != task.kind or any(stored.document.get(name) != value for name, value in new.inputs.items()):
+        raise KeyReused("This Idempotency-Key was used before, with another body.")
+    return stored

@@ -1,0 +1,336 @@
+"""The tasks in MongoDB. This is the only module that knows pymongo, and the only writer of tasks.
+
+Every change is one conditional update of one document, so that no two writers can both win, and needs nothing but what
+MongoDB 4.4, FerretDB 1.24 and mongomock have in common. Who may write what, and why attempts are fenced by their
+number: docs/decisions/0004-claims-leases-fences.md.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal
+
+import pymongo
+from bson.errors import InvalidDocument
+from pymongo import ASCENDING, DESCENDING, ReturnDocument
+from pymongo.errors import ConfigurationError, DuplicateKeyError, InvalidURI, PyMongoError
+
+from sluice.errors import InvalidSettings, StoreUnavailable, Unstorable
+from sluice.task import TERMINAL, Document, Status, Task, statuses_before, utc_now
+
+log = logging.getLogger(__name__)
+
+#: After a failure, seconds during which an operation waits only `IMPATIENT_SECONDS` for the database: a database that
+#: is away must not hold every request for the full timeout.
+SUSPICIOUS_SECONDS, IMPATIENT_SECONDS = 2.0, 0.3
+
+INDEXES: dict[str, list[tuple[str, int]]] = {
+    # The lists of a user: newest first, alone or with one filter.
+    "user_newest": [("user_id", ASCENDING), ("created_at", DESCENDING), ("_id", DESCENDING)],
+    "user_status_newest": [
+        ("user_id", ASCENDING),
+        ("status", ASCENDING),
+        ("created_at", DESCENDING),
+        ("_id", DESCENDING),
+    ],
+    "user_kind_newest": [("user_id", ASCENDING), ("kind", ASCENDING), ("created_at", DESCENDING), ("_id", DESCENDING)],
+    # The sweep: what is not finished, by what makes it suspicious.
+    "status_queued": [("status", ASCENDING), ("queued_at", ASCENDING)],
+    "status_deadline": [("status", ASCENDING), ("deadline", ASCENDING)],
+    "status_lease": [("status", ASCENDING), ("lease_until", ASCENDING)],
+}
+
+
+#: Why an attempt came to nothing: a transient error, or the death of its process.
+Setback = Literal["failures", "crashes"]
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """The last task of a page: the next page starts after it, wherever new tasks have been added meanwhile."""
+
+    created_at: datetime
+    task_id: str
+
+
+def open_mongodb(uri: str, database: str, *, timeout: float = 2.0, name: str = "sluice") -> MongoTaskStore:
+    """A store on a MongoDB server; connects on first use. Raises InvalidSettings for a URI that can't be read."""
+    try:
+        client: pymongo.MongoClient[Document] = pymongo.MongoClient(
+            uri,
+            tz_aware=True,
+            appname=name,
+            connectTimeoutMS=int(timeout * 1000),
+            serverSelectionTimeoutMS=int(timeout * 1000),
+        )
+    except (ConfigurationError, InvalidURI, ValueError, TypeError):
+        raise InvalidSettings("MONGODB_URI is not a URI like mongodb://user:password@host:27017/") from None
+    return MongoTaskStore(client, database, timeout=timeout)
+
+
+class MongoTaskStore:
+    """The tasks in one collection of a MongoDB (or mongomock) client. Methods may be called from any thread; all raise
+    StoreUnavailable when the database does not answer within `timeout` seconds."""
+
+    def __init__(
+        self, client: Any, database: str = "sluice", *, timeout: float = 2.0, clock: Callable[[], datetime] = utc_now
+    ) -> None:
+        self._client = client
+        self._tasks = client[database].get_collection("tasks", write_concern=pymongo.WriteConcern(w="majority"))
+        self._timeout = timeout
+        self._clock = clock
+        self._failed_at = float("-inf")
+
+    def ping(self) -> None:
+        with self._answering():
+            self._client.admin.command("ping")
+
+    def create_indexes(self) -> None:
+        """Create the indexes that are missing. Cheap when there are none missing."""
+        with self._answering(patience=30):
+            for name, keys in INDEXES.items():
+                self._tasks.create_index(keys, name=name)
+
+    def close(self) -> None:
+        self._client.close()
+
+    # --- people ------------------------------------------------------------------------------------------------------
+
+    def insert(self, task: Task) -> Task:
+        """Store a new task. Returns the one that is stored under its id: this one, or one that was there before."""
+        with self._answering():
+            try:
+                self._tasks.insert_one(dict(task.document))
+            except DuplicateKeyError:
+                return self.get(task.id) or task
+        return task
+
+    def get(self, task_id: str) -> Task | None:
+        with self._answering():
+            return _task(self._tasks.find_one({"_id": task_id}))
+
+    def page(
+        self,
+        user_id: str,
+        *,
+        kind: str | None = None,
+        status: Status | None = None,
+        limit: int = 50,
+        after: Cursor | None = None,
+    ) -> tuple[Sequence[Task], Cursor | None]:
+        """One page of a user's tasks, newest first, and where the next one starts (None after the last)."""
+        query: Document = {"user_id": user_id}
+        if kind is not None:
+            query["kind"] = kind
+        if status is not None:
+            query["status"] = status
+        if after is not None:
+            query["created_at"] = {"$lte": after.created_at}
+            query["$or"] = [{"created_at": {"$lt": after.created_at}}, {"_id": {"$lt": after.task_id}}]
+        with self._answering():
+            found = self._tasks.find(query).sort([("created_at", DESCENDING), ("_id", DESCENDING)]).limit(limit + 1)
+            tasks = [Task(_aware(document)) for document in found]
+        if len(tasks) <= limit:
+            return tasks, None
+        last = tasks[limit - 1]
+        return tasks[:limit], Cursor(last.document["created_at"], last.id)
+
+    def cancel(self, task_id: str) -> Task | None:
+        """Cancel a task that is not finished. None when there is no such task or it is finished."""
+        return self._change(
+            {"_id": task_id, "status": {"$in": statuses_before("cancelled")}},
+            {"status": "cancelled", "completed_at": self._clock(), "lease_until": None, "retry_at": None},
+        )
+
+    def restart(self, task_id: str, *, deadline: datetime, outputs: Document) -> Task | None:
+        """Make a finished task pending again, with a new deadline. None when there is no such task or it is not
+        finished. The number of attempts goes on, so that an attempt from before stays fenced."""
+        return self._change(
+            {"_id": task_id, "status": {"$in": sorted(TERMINAL)}},
+            {
+                "status": "pending",
+                "deadline": deadline,
+                "queued_at": None,
+                "started_at": None,
+                "completed_at": None,
+                "retry_at": None,
+                "lease_until": None,
+                "progress": 0,
+                "steps": [],
+                "error": None,
+                "crashes": 0,
+                "failures": 0,
+                **outputs,
+            },
+        )
+
+    # --- engines -----------------------------------------------------------------------------------------------------
+
+    def claim(self, task_id: str, *, engine: str, lease: timedelta) -> Task | None:
+        """Start a pending task that is due: the next attempt is this engine's. None when it is not to be had so."""
+        now = self._clock()
+        return self._claim({"_id": task_id, "status": "pending", "retry_at": _not_after(now)}, now, engine, lease)
+
+    def take_over(self, task: Task, *, engine: str, lease: timedelta) -> Task | None:
+        """Start a running task whose engine is gone, and count that as a crash. None when somebody was faster."""
+        now = self._clock()
+        fence = {"_id": task.id, "status": "running", "attempts": task.attempts, "lease_until": _not_after(now)}
+        return self._claim(fence, now, engine, lease, crashes=1)
+
+    def _claim(self, query: Document, now: datetime, engine: str, lease: timedelta, *, crashes: int = 0) -> Task | None:
+        changes = {
+            "status": "running",
+            "started_at": now,
+            "engine": engine,
+            "lease_until": now + lease,
+            "retry_at": None,
+            "error": None,
+        }
+        counts = {"attempts": 1} | ({"crashes": crashes} if crashes else {})
+        with self._answering():
+            return _task(
+                self._tasks.find_one_and_update(
+                    {**query, "deadline": {"$gt": now}},
+                    {"$set": changes, "$inc": counts},
+                    return_document=ReturnDocument.AFTER,
+                )
+            )
+
+    def report(self, task: Task, changes: Document, *, lease: timedelta) -> bool:
+        """Write what an attempt has so far, and hold on to the task. False when it is no longer this attempt's."""
+        with self._answering():
+            result = self._tasks.update_one(_fence(task), {"$set": {**changes, "lease_until": self._clock() + lease}})
+        return bool(result.matched_count)
+
+    def hold(self, tasks: Sequence[Task], *, engine: str, lease: timedelta) -> set[str]:
+        """Hold on to many running tasks at once. Returns the ids of those that are still these attempts'."""
+        with self._answering():
+            query = {"_id": {"$in": [task.id for task in tasks]}, "status": "running", "engine": engine}
+            self._tasks.update_many(query, {"$set": {"lease_until": self._clock() + lease}})
+            attempts = {task.id: task.attempts for task in tasks}
+            found = self._tasks.find(query, {"attempts": 1})
+            return {document["_id"] for document in found if attempts[document["_id"]] == document["attempts"]}
+
+    def finish(self, task: Task, status: Literal["completed", "failed"], changes: Document) -> bool:
+        """Write the result of an attempt. False, and nothing written, when it is no longer this attempt's."""
+        final = {"status": status, "completed_at": self._clock(), "lease_until": None, **changes}
+        with self._answering():
+            return bool(self._tasks.update_one(_fence(task), {"$set": final}).matched_count)
+
+    def put_off(
+        self, task: Task, changes: Document, *, retry_at: datetime | None = None, count: Setback | None = None
+    ) -> bool:
+        """Make a running attempt's task pending again, to be tried at `retry_at` or at once, and count what went wrong.
+        False, and nothing written, when it is no longer this attempt's."""
+        back = {"status": "pending", "retry_at": retry_at, "lease_until": None, "queued_at": self._clock(), **changes}
+        update: Document = {"$set": back}
+        if count is not None:
+            update["$inc"] = {count: 1}
+        with self._answering():
+            return bool(self._tasks.update_one(_fence(task), update).matched_count)
+
+    def fail(self, task: Task, error: Document) -> bool:
+        """Give up a task that nobody is at work on: pending, or running with a lease that has run out. False, and
+        nothing written, when it has moved on since it was read."""
+        now = self._clock()
+        query = {
+            "_id": task.id,
+            "status": task.status,
+            "attempts": task.attempts,
+            "deadline": task.deadline,
+            "lease_until": _not_after(now),
+        }
+        final = {"status": "failed", "completed_at": now, "lease_until": None, "retry_at": None, "error": error}
+        with self._answering():
+            return bool(self._tasks.update_one(query, {"$set": final}).matched_count)
+
+    # --- the sweep ---------------------------------------------------------------------------------------------------
+
+    def unqueued(self, limit: int) -> list[Task]:
+        """Tasks that were accepted while the queue was away, oldest first."""
+        return self._find({"status": "pending", "queued_at": None}, "created_at", limit)
+
+    def quiet(self, before: datetime, limit: int) -> list[Task]:
+        """Pending tasks whose message was sent, and due, before this moment: taken, or lost."""
+        query = {"status": "pending", "queued_at": {"$lt": before}, "retry_at": _not_after(before)}
+        return self._find(query, "queued_at", limit)
+
+    def overdue(self, before: datetime, limit: int) -> list[Task]:
+        """Pending tasks whose deadline lies before this moment."""
+        return self._find({"status": "pending", "deadline": {"$lt": before}}, "deadline", limit)
+
+    def abandoned(self, before: datetime, limit: int) -> list[Task]:
+        """Running tasks whose engine has not given a sign of life since this moment."""
+        query = {"status": "running", "lease_until": {"$lt": before}, "swept_at": _not_after(before)}
+        return self._find(query, "lease_until", limit)
+
+    def mark_queued(self, task: Task, queued_at: datetime | None) -> bool:
+        """Note when a pending task's message was sent (None: not at all). False when somebody else was faster."""
+        query = {"_id": task.id, "status": "pending", "queued_at": task.queued_at, "deadline": task.deadline}
+        with self._answering():
+            return bool(self._tasks.update_one(query, {"$set": {"queued_at": queued_at}}).matched_count)
+
+    def mark_swept(self, task: Task) -> bool:
+        """Note that an abandoned task's message is sent again now. False when somebody else was faster."""
+        query = {**_fence(task), "swept_at": task.document.get("swept_at")}
+        with self._answering():
+            return bool(self._tasks.update_one(query, {"$set": {"swept_at": self._clock()}}).matched_count)
+
+    # -----------------------------------------------------------------------------------------------------------------
+
+    def _find(self, query: Document, order: str, limit: int) -> list[Task]:
+        with self._answering():
+            found = self._tasks.find(query).sort(order, ASCENDING).limit(limit)
+            return [Task(_aware(document)) for document in found]
+
+    def _change(self, query: Document, changes: Document) -> Task | None:
+        with self._answering():
+            return _task(
+                self._tasks.find_one_and_update(query, {"$set": changes}, return_document=ReturnDocument.AFTER)
+            )
+
+    @contextmanager
+    def _answering(self, patience: float | None = None) -> Iterator[None]:
+        """Bound the time of an operation, and translate the driver's errors."""
+        suspicious = time.monotonic() - self._failed_at < SUSPICIOUS_SECONDS
+        seconds = patience or (min(IMPATIENT_SECONDS, self._timeout) if suspicious else self._timeout)
+        try:
+            with pymongo.timeout(seconds):
+                yield
+        except DuplicateKeyError:
+            raise
+        except (InvalidDocument, OverflowError, UnicodeEncodeError) as error:
+            raise Unstorable("the database has no form for this") from error
+        except PyMongoError as error:
+            self._failed_at = time.monotonic()
+            log.warning("the database does not answer: %s", type(error).__name__)
+            raise StoreUnavailable("the database does not answer") from error
+        else:
+            self._failed_at = float("-inf")
+
+
+def _fence(task: Task) -> Document:
+    """Matches a running task only while this attempt is the newest one."""
+    return {"_id": task.id, "status": "running", "attempts": task.attempts}
+
+
+def _not_after(moment: datetime) -> Document:
+    """Matches a time that is not after this one, and no time at all."""
+    return {"$not": {"$gt": moment}}
+
+
+def _task(document: Document | None) -> Task | None:
+    return None if document is None else Task(_aware(document))
+
+
+def _aware(document: Document) -> Document:
+    """mongomock and some servers give times without a zone; all that we store are UTC."""
+    for field, value in document.items():
+        if isinstance(value, datetime) and value.tzinfo is None:
+            document[field] = value.replace(tzinfo=UTC)
+    return document

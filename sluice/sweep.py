@@ -1,0 +1,110 @@
+"""The sweep: finds tasks whose message was lost, or never sent, and mends them.
+
+Safe to run anywhere, any number at once: each mend is won by one conditional update.
+"""
+
+from __future__ import annotations
+
+import logging
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from datetime import timedelta
+
+from sluice.broker import Message, TaskBroker
+from sluice.errors import BrokerUnavailable, Unavailable
+from sluice.metrics import TASKS_MENDED
+from sluice.store import MongoTaskStore
+from sluice.task import Task, utc_now
+
+log = logging.getLogger(__name__)
+
+#: Tasks mended in one go.
+BATCH = 100
+
+#: Seconds that a pending task whose message should be in the queue, but is not, is left alone: an engine may hold it.
+QUIET_SECONDS = 20.0
+
+#: Seconds after its deadline, or after its lease, at which the sweep looks after a task: its message comes first.
+PATIENCE_SECONDS = 2.0
+
+#: Seconds between two messages for the same abandoned task.
+AGAIN_SECONDS = 30.0
+
+EXPIRED = {"code": "expired", "message": "No engine could take the task before its time was over. Try it again."}
+
+
+def sweep(store: MongoTaskStore, broker: TaskBroker, timeout: float) -> None:
+    """One round. Raises Unavailable when a service that it needs is away; the next round goes on from there."""
+    fail_overdue(store)
+    resend_abandoned(store, broker, timeout)
+    send_unqueued(store, broker, timeout)
+    resend_lost(store, broker, timeout)
+
+
+def fail_overdue(store: MongoTaskStore) -> None:
+    """Tasks that were never started and whose deadline is over: their dead letter was lost, or never written."""
+    for task in store.overdue(utc_now() - timedelta(seconds=PATIENCE_SECONDS), BATCH):
+        if store.fail(task, EXPIRED):
+            _mended("overdue", task)
+
+
+def resend_abandoned(store: MongoTaskStore, broker: TaskBroker, timeout: float) -> None:
+    """Tasks that are running, but whose engine is gone, and whose message has not brought another one."""
+    before = utc_now() - timedelta(seconds=AGAIN_SECONDS)
+    chosen = [task for task in store.abandoned(before, BATCH) if store.mark_swept(task)]
+    _send(store, broker, chosen, "abandoned", timeout)
+
+
+def send_unqueued(store: MongoTaskStore, broker: TaskBroker, timeout: float) -> None:
+    """Tasks that were accepted while the queue was away."""
+    try:
+        while True:
+            found = store.unqueued(BATCH)
+            now = utc_now()
+            chosen = [task for task in found if store.mark_queued(task, now)]
+            _send(store, broker, [task.replace(queued_at=now) for task in chosen], "unqueued", timeout)
+            if len(found) < BATCH:
+                return
+    except Unavailable as error:
+        log.info("sending the tasks that the queue missed later: %s", error)
+
+
+def resend_lost(store: MongoTaskStore, broker: TaskBroker, timeout: float) -> None:
+    """Pending tasks that nobody has taken although the queue is empty: their messages are gone."""
+    before = utc_now() - timedelta(seconds=QUIET_SECONDS)
+    found = store.quiet(before, BATCH)
+    if not found or broker.ready(broker.topology.tasks) > 0:
+        return
+    now = utc_now()
+    chosen = [task.replace(queued_at=now) for task in found if store.mark_queued(task, now)]
+    _send(store, broker, chosen, "lost", timeout)
+
+
+def _send(store: MongoTaskStore, broker: TaskBroker, tasks: list[Task], fault: str, timeout: float) -> None:
+    """Send these tasks' messages. What is not confirmed is noted as not queued, for the next round."""
+    sent: list[tuple[Task, Future[None] | None]] = []
+    for task in tasks:
+        try:
+            sent.append((task, broker.send(Message(task.id, task.to_message()), broker.topology.tasks)))
+        except BrokerUnavailable:
+            sent.append((task, None))
+    failed = False
+    for task, future in sent:
+        try:
+            if future is None:
+                raise BrokerUnavailable("no connection to the queue")
+            future.result(timeout)
+            _mended(fault, task)
+        except (BrokerUnavailable, FutureTimeoutError):
+            failed = True
+            if future is not None:
+                future.cancel()
+            if fault != "abandoned":
+                store.mark_queued(task, None)
+    if failed:
+        raise BrokerUnavailable("the queue did not take all of the messages")
+
+
+def _mended(fault: str, task: Task) -> None:
+    TASKS_MENDED.labels(fault).inc()
+    log.info("mended task %s: %s", task.id, fault)

@@ -1,0 +1,241 @@
+"""The task: one piece of work and its whole record, and the moves that it may make.
+
+A task *is* its document: one flat mapping that reads the same in MongoDB, in a queue message and in an HTTP answer.
+Inside Python times are aware `datetime`s in UTC with millisecond precision (what BSON keeps); in JSON they are
+RFC 3339 strings that end in `Z`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import uuid
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal, get_args
+
+from sluice.errors import NotATask
+
+Status = Literal["pending", "running", "completed", "failed", "cancelled"]
+Document = dict[str, Any]
+
+STATUSES: tuple[Status, ...] = get_args(Status)
+TERMINAL: frozenset[Status] = frozenset({"completed", "failed", "cancelled"})
+
+#: The legal moves. Only `retry` leaves a terminal status; everything else follows the arrows of a task's life.
+MOVES: dict[Status, frozenset[Status]] = {
+    "pending": frozenset({"running", "failed", "cancelled"}),
+    "running": frozenset({"pending", "running", "completed", "failed", "cancelled"}),
+    "completed": frozenset({"pending"}),
+    "failed": frozenset({"pending"}),
+    "cancelled": frozenset({"pending"}),
+}
+
+#: Fields of every task, whatever its kind. A kind's inputs and outputs may not use these names.
+TIME_FIELDS = ("created_at", "queued_at", "started_at", "completed_at", "deadline", "retry_at")
+PUBLIC_FIELDS = frozenset({"_id", "user_id", "kind", "status", "progress", "steps", "attempts", "error", *TIME_FIELDS})
+#: Bookkeeping of the engine, never shown: who runs it and until when nobody else may, how many engines died of it,
+#: how often it was put off, when the sweep last mended it.
+PRIVATE_FIELDS = frozenset({"engine", "lease_until", "crashes", "failures", "swept_at"})
+RESERVED_FIELDS = PUBLIC_FIELDS | PRIVATE_FIELDS
+
+_ID = re.compile(r"[0-9a-f]{32}")
+
+
+def utc_now() -> datetime:
+    """The time, in UTC, cut to the milliseconds that the database keeps."""
+    return to_milliseconds(datetime.now(UTC))
+
+
+def to_milliseconds(moment: datetime) -> datetime:
+    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
+
+
+def format_time(moment: datetime) -> str:
+    """RFC 3339 in UTC with milliseconds: `2026-07-14T00:00:00.000Z`."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def parse_time(text: str) -> datetime:
+    """The reverse of `format_time`. Raises ValueError for anything that is not a time with a zone."""
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError("a time needs a zone")
+    return to_milliseconds(moment.astimezone(UTC))
+
+
+def new_id() -> str:
+    return uuid.uuid4().hex
+
+
+def id_from_key(user_id: str, key: str) -> str:
+    """The id that an Idempotency-Key stands for: the same user and key always name the same task, so that a request
+    repeated after a crash between the two writes can't create a second one."""
+    return hashlib.sha256(f"{len(user_id)}:{user_id}{key}".encode()).hexdigest()[:32]
+
+
+def is_id(text: str) -> bool:
+    return _ID.fullmatch(text) is not None
+
+
+def statuses_before(status: Status) -> list[Status]:
+    """The statuses from which a task may move to this one without being retried by a person."""
+    return [source for source in STATUSES if source not in TERMINAL and status in MOVES[source]]
+
+
+def new_task(
+    *,
+    task_id: str,
+    user_id: str,
+    kind: str,
+    inputs: Document,
+    outputs: Document,
+    now: datetime,
+    ttl: timedelta,
+) -> Task:
+    """A pending task. `outputs` are the kind's outputs while they are still empty."""
+    return Task(
+        {
+            "_id": task_id,
+            "user_id": user_id,
+            "kind": kind,
+            **inputs,
+            "created_at": now,
+            "queued_at": None,
+            "started_at": None,
+            "completed_at": None,
+            "deadline": now + ttl,
+            "retry_at": None,
+            "status": "pending",
+            "progress": 0,
+            "steps": [],
+            "attempts": 0,
+            "error": None,
+            **outputs,
+        }
+    )
+
+
+class Task:
+    """A view on a task's document, with names and types for what every kind has."""
+
+    __slots__ = ("document",)
+
+    def __init__(self, document: Document) -> None:
+        self.document = document
+
+    def __repr__(self) -> str:
+        return f"<Task {self.id} {self.kind} {self.status}>"
+
+    @property
+    def id(self) -> str:
+        return str(self.document["_id"])
+
+    @property
+    def user_id(self) -> str:
+        return str(self.document["user_id"])
+
+    @property
+    def kind(self) -> str:
+        return str(self.document["kind"])
+
+    @property
+    def status(self) -> Status:
+        status: Status = self.document["status"]
+        return status
+
+    @property
+    def is_terminal(self) -> bool:
+        return self.status in TERMINAL
+
+    @property
+    def attempts(self) -> int:
+        """How often the task was started. Doubles as the fence: only the newest attempt may write."""
+        return int(self.document.get("attempts", 0))
+
+    @property
+    def crashes(self) -> int:
+        """How many attempts ended with the death of their engine, since the task was last queued by a person."""
+        return int(self.document.get("crashes", 0))
+
+    @property
+    def failures(self) -> int:
+        """How many attempts ended with a transient error, since the task was last queued by a person."""
+        return int(self.document.get("failures", 0))
+
+    @property
+    def deadline(self) -> datetime:
+        deadline: datetime = self.document["deadline"]
+        return deadline
+
+    @property
+    def queued_at(self) -> datetime | None:
+        queued_at: datetime | None = self.document.get("queued_at")
+        return queued_at
+
+    @property
+    def retry_at(self) -> datetime | None:
+        retry_at: datetime | None = self.document.get("retry_at")
+        return retry_at
+
+    def is_leased(self, now: datetime) -> bool:
+        """Whether a living engine says that it is at work on this task."""
+        lease_until: datetime | None = self.document.get("lease_until")
+        return self.status == "running" and lease_until is not None and lease_until > now
+
+    def replace(self, **changes: Any) -> Task:
+        return Task({**self.document, **changes})
+
+    def to_json(self) -> Document:
+        """The task as the API shows it: without the engine's bookkeeping, times as text."""
+        return {
+            field: format_time(value) if isinstance(value, datetime) else value
+            for field, value in self.document.items()
+            if field not in PRIVATE_FIELDS
+        }
+
+    def to_message(self) -> bytes:
+        """The whole task as the body of a queue message (UTF-8 JSON)."""
+        return json.dumps(self.to_json(), ensure_ascii=False, separators=(",", ":")).encode()
+
+    @classmethod
+    def from_message(cls, body: bytes) -> Task:
+        """The reverse of `to_message`.
+
+        Raises NotATask for anything that does not have a task's fields in a task's types. Whether its inputs suit its
+        kind is not looked at: that needs the kind, and is the handler's business.
+        """
+        try:
+            document = json.loads(body)
+        except (ValueError, RecursionError) as error:
+            raise NotATask("not JSON") from error
+        if not isinstance(document, dict):
+            raise NotATask("not a JSON object")
+        for field in PRIVATE_FIELDS & document.keys():
+            del document[field]
+        _check(document, "_id", isinstance(document.get("_id"), str) and is_id(document["_id"]))
+        _check(document, "user_id", isinstance(document.get("user_id"), str) and document["user_id"] != "")
+        _check(document, "kind", isinstance(document.get("kind"), str) and document["kind"] != "")
+        _check(document, "status", document.get("status") in STATUSES)
+        _check(document, "attempts", type(document.get("attempts")) is int)
+        _check(document, "steps", isinstance(document.get("steps"), list))
+        for field in TIME_FIELDS:
+            document[field] = _time_or_none(document, field)
+        for field in ("created_at", "deadline"):
+            _check(document, field, document[field] is not None)
+        return cls(document)
+
+
+def _check(document: Document, field: str, holds: bool) -> None:
+    if not holds:
+        raise NotATask(f"{field} is missing or of the wrong type" if field in document else f"{field} is missing")
+
+
+def _time_or_none(document: Document, field: str) -> datetime | None:
+    text = document.get(field)
+    if text is None:
+        return None
+    try:
+        return parse_time(text)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise NotATask(f"{field} is not a time") from error
