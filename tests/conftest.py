@@ -1,0 +1,51 @@
+"""The servers that tests share. A missing one skips on a laptop, with the reason, and fails in CI."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.servers import ports, require
+from tests.servers.ferretdb import FerretDB, ferretdb_missing
+from tests.servers.rabbit import RabbitNode, rabbitmq_missing
+from tests.servers.wire_mongo import WireMongo
+
+
+@pytest.fixture(scope="session")
+def rabbit_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitNode]:
+    require(rabbitmq_missing())
+    with RabbitNode(tmp_path_factory.mktemp("rabbit")) as node:
+        yield node
+
+
+@pytest.fixture
+def rabbit(rabbit_node: RabbitNode) -> RabbitNode:
+    """The shared node, up again if a test before has left it down."""
+    if not rabbit_node.running:
+        rabbit_node.start()
+    return rabbit_node
+
+
+@pytest.fixture(scope="session")
+def wire_mongo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WireMongo]:
+    with WireMongo(tmp_path_factory.mktemp("mongo")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def ferretdb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FerretDB]:
+    require(ferretdb_missing())
+    with FerretDB(tmp_path_factory.mktemp("ferretdb")) as server:
+        yield server
+
+
+@pytest.fixture
+def root() -> Path:
+    return Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def free_port() -> int:
+    return ports.free_port()

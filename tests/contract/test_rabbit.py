@@ -1,0 +1,185 @@
+"""What only a real RabbitMQ can do to us: restart, freeze, disagree, lose its queues."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+
+import pika
+import pytest
+
+from sluice.broker import Delivery, Message, Topology, publish
+from sluice.errors import BrokerUnavailable, InvalidSettings
+from sluice.rabbit import RabbitTaskBroker, declare_topology
+from tests.servers.rabbit import RabbitNode
+from tests.waiting import eventually
+
+MakeBroker = Callable[..., RabbitTaskBroker]
+
+
+@pytest.fixture
+def make_broker(rabbit: RabbitNode) -> Iterator[MakeBroker]:
+    brokers = []
+    name = f"test-{uuid.uuid4().hex[:8]}"
+
+    def make(*, ttl: int = 300, on_reconnect: Callable[[], None] = lambda: None) -> RabbitTaskBroker:
+        brokers.append(RabbitTaskBroker(rabbit.url, Topology(name, ttl), timeout=2, on_reconnect=on_reconnect))
+        return brokers[-1]
+
+    yield make
+    for broker in brokers:
+        broker.close()
+
+
+def send(broker: RabbitTaskBroker, name: str, timeout: float = 5) -> None:
+    publish(broker, Message(name, b"{}"), broker.topology.tasks, timeout)
+
+
+def test_confirmed_messages_survive_a_restart_and_consumer_and_publisher_come_back_by_themselves(
+    rabbit: RabbitNode, make_broker: MakeBroker
+) -> None:
+    reconnects: list[float] = []
+    broker = make_broker(on_reconnect=lambda: reconnects.append(time.monotonic()))
+    taken: list[str] = []
+
+    def take(delivery: Delivery) -> None:
+        taken.append(delivery.message.id)
+        delivery.ack()
+
+    consumer = broker.consume(10, take, lambda _: None)
+    send(broker, "before")
+    eventually(lambda: taken == ["before"])
+    rabbit.stop()
+    eventually(lambda: not consumer.is_consuming)
+    started = time.monotonic()
+    with pytest.raises(BrokerUnavailable):
+        send(broker, "meanwhile")
+    assert time.monotonic() - started < 0.5, "a broker that is known to be away must be reported at once"
+    with pytest.raises(BrokerUnavailable):
+        broker.ready(broker.topology.tasks)
+    assert consumer.is_alive
+    rabbit.start()
+    up = time.monotonic()
+    eventually(lambda: consumer.is_consuming and broker.is_connected, 5)
+    assert time.monotonic() - up < 5
+    send(broker, "after")
+    eventually(lambda: taken == ["before", "after"])
+    assert len(reconnects) == 2
+
+
+def test_a_killed_broker_gives_back_what_was_not_acknowledged(rabbit: RabbitNode, make_broker: MakeBroker) -> None:
+    broker = make_broker()
+    deliveries: list[Delivery] = []
+    broker.consume(10, deliveries.append, lambda _: None)
+    send(broker, "one")
+    eventually(lambda: len(deliveries) == 1)
+    rabbit.kill()
+    rabbit.start()
+    eventually(lambda: len(deliveries) == 2, 20)
+    deliveries[0].ack()  # of the old connection: nothing happens
+    deliveries[1].ack()
+    eventually(lambda: broker.ready(broker.topology.tasks) == 0)
+
+
+def test_a_frozen_broker_costs_a_publisher_its_timeout_and_no_more(rabbit: RabbitNode, make_broker: MakeBroker) -> None:
+    broker = make_broker()
+    send(broker, "one")
+    rabbit.freeze()
+    try:
+        started = time.monotonic()
+        with pytest.raises(BrokerUnavailable):
+            send(broker, "two", timeout=0.5)
+        assert 0.4 < time.monotonic() - started < 2
+    finally:
+        rabbit.thaw()
+    eventually(lambda: _can_send(broker), 30)
+
+
+def _can_send(broker: RabbitTaskBroker) -> bool:
+    try:
+        send(broker, "again", timeout=1)
+    except BrokerUnavailable:
+        return False
+    return True
+
+
+def test_a_broker_that_is_away_from_the_start_is_reported_within_the_timeout(free_port: int) -> None:
+    broker = RabbitTaskBroker(f"amqp://guest:guest@127.0.0.1:{free_port}/%2F", Topology())
+    started = time.monotonic()
+    with pytest.raises(BrokerUnavailable):
+        send(broker, "one", timeout=2)
+    assert time.monotonic() - started < 2.5
+    broker.close()
+
+
+def test_a_queue_with_another_ttl_is_used_as_it_is_and_said_so(
+    make_broker: MakeBroker, caplog: pytest.LogCaptureFixture
+) -> None:
+    send(make_broker(ttl=300), "one")
+    with caplog.at_level(logging.ERROR, "sluice.rabbit"):
+        other = make_broker(ttl=60)
+        send(other, "two")
+    assert f"queue {other.topology.tasks.name} exists with other arguments" in caplog.text
+    assert other.ready(other.topology.tasks) == 2
+
+
+def test_deleted_queues_are_declared_again(rabbit: RabbitNode, make_broker: MakeBroker) -> None:
+    broker = make_broker()
+    deliveries: list[Delivery] = []
+    consumer = broker.consume(10, deliveries.append, lambda _: None)
+    send(broker, "one")
+    eventually(lambda: len(deliveries) == 1)
+    with pika.BlockingConnection(pika.URLParameters(rabbit.url)) as connection:
+        channel = connection.channel()
+        for queue in broker.topology.queues:
+            channel.queue_delete(queue.name)
+    eventually(lambda: _can_send(broker) and consumer.is_consuming and len(deliveries) >= 2, 15)
+
+
+def test_an_unroutable_message_is_an_error_not_a_loss(rabbit: RabbitNode, make_broker: MakeBroker) -> None:
+    broker = make_broker()
+    send(broker, "one")
+    with pika.BlockingConnection(pika.URLParameters(rabbit.url)) as connection:
+        connection.channel().queue_delete(broker.topology.unreadable.name)
+    with pytest.raises(BrokerUnavailable, match="does not exist"):
+        publish(broker, Message("x", b"{}"), broker.topology.unreadable, 5)
+    eventually(lambda: _can_send(broker))
+
+
+def test_the_topology_can_be_declared_on_a_blocking_channel_too(rabbit: RabbitNode) -> None:
+    topology = Topology(f"test-{uuid.uuid4().hex[:8]}")
+    with pika.BlockingConnection(pika.URLParameters(rabbit.url)) as connection:
+        declare_topology(connection.channel(), topology)
+        for queue in topology.queues:
+            connection.channel().queue_declare(queue.name, passive=True)
+
+
+def test_a_message_taken_back_before_it_was_sent_never_is(rabbit: RabbitNode, make_broker: MakeBroker) -> None:
+    broker = make_broker()
+    future = broker.send(Message("taken-back", b"{}"), broker.topology.tasks)  # not connected yet: it waits
+    if future.cancel():
+        send(broker, "other")
+        assert broker.ready(broker.topology.tasks) == 1
+    else:
+        assert future.result(5) is None
+
+
+def test_lost_connections_leave_no_threads_behind(rabbit: RabbitNode, make_broker: MakeBroker) -> None:
+    broker = make_broker()
+    consumer = broker.consume(10, lambda delivery: delivery.ack(), lambda _: None)
+    send(broker, "one")
+    before = threading.active_count()
+    for _ in range(3):
+        rabbit.ctl("close_all_connections", "test")
+        eventually(lambda: _can_send(broker) and consumer.is_consuming, 10)
+    assert threading.active_count() == before
+
+
+@pytest.mark.parametrize("url", ["", "localhost", "http://guest:secret@localhost", "amqp://u:secret@host:port/"])
+def test_a_wrong_url_is_refused_without_showing_it(url: str) -> None:
+    with pytest.raises(InvalidSettings) as caught:
+        RabbitTaskBroker(url, Topology())
+    assert "secret" not in str(caught.value)

@@ -1,0 +1,325 @@
+"""What every store promises, held against mongomock, against pymongo's real network path, and against real servers."""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import mongomock
+import pytest
+
+from sluice.errors import InvalidSettings, StoreUnavailable, Unstorable
+from sluice.store import Cursor, MongoTaskStore, open_mongodb
+from sluice.task import Task, new_id, new_task
+from tests.servers.ferretdb import go_command
+from tests.servers.wire_mongo import WireMongo
+
+NOW = datetime(2026, 7, 14, tzinfo=UTC)
+LEASE = timedelta(seconds=10)
+
+#: Real servers where there are any: FerretDB where Go can build it, and whatever MONGODB_URI names.
+SERVERS = ["mongomock", "wire"]
+SERVERS += ["ferretdb"] if go_command() else []
+SERVERS += ["MONGODB_URI"] if os.environ.get("MONGODB_URI") else []
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = NOW
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def pass_(self, **duration: float) -> None:
+        self.now += timedelta(**duration)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture(params=SERVERS)
+def store(request: pytest.FixtureRequest, clock: Clock) -> Iterator[MongoTaskStore]:
+    database = f"test_{uuid.uuid4().hex[:8]}"
+    if request.param == "mongomock":
+        yield MongoTaskStore(mongomock.MongoClient(tz_aware=True), database, clock=clock)
+        return
+    if request.param == "MONGODB_URI":
+        uri = os.environ["MONGODB_URI"]
+    else:
+        uri = request.getfixturevalue({"wire": "wire_mongo", "ferretdb": "ferretdb"}[request.param]).uri
+    store = open_mongodb(uri, database, timeout=10)
+    store._clock = clock
+    yield store
+    store._client.drop_database(database)
+    store.close()
+
+
+def task(clock: Clock, **changes: Any) -> Task:
+    fresh = new_task(
+        task_id=new_id(),
+        user_id="ada",
+        kind="message",
+        inputs={"text": "hi"},
+        outputs={"message": ""},
+        now=clock(),
+        ttl=timedelta(seconds=300),
+    )
+    return fresh.replace(queued_at=clock(), **changes)
+
+
+def claimed(store: MongoTaskStore, clock: Clock, **changes: Any) -> Task:
+    mine = store.claim(store.insert(task(clock, **changes)).id, engine="e1", lease=LEASE)
+    assert mine is not None
+    return mine
+
+
+def read(store: MongoTaskStore, task: Task) -> Task:
+    found = store.get(task.id)
+    assert found is not None
+    return found
+
+
+def test_a_task_is_read_as_it_was_stored(store: MongoTaskStore, clock: Clock) -> None:
+    fresh = task(clock, text="𝄞 <b>“quoted”</b> \u202e\u05e9\u05dc", created_at=NOW + timedelta(milliseconds=123))
+    assert store.insert(fresh) is fresh
+    assert read(store, fresh).document == fresh.document
+    assert list(read(store, fresh).document) == list(fresh.document), "fields keep their order"
+    assert store.get(new_id()) is None
+
+
+def test_inserting_twice_keeps_the_first(store: MongoTaskStore, clock: Clock) -> None:
+    first = task(clock)
+    store.insert(first)
+    second = Task({**first.document, "text": "other"})
+    assert store.insert(second).document["text"] == "hi"
+    assert read(store, first).document["text"] == "hi"
+
+
+def test_a_claim_starts_the_next_attempt_once(store: MongoTaskStore, clock: Clock) -> None:
+    pending = store.insert(task(clock, error={"code": "rate_limited", "message": "busy"}))
+    mine = store.claim(pending.id, engine="e1", lease=LEASE)
+    assert mine is not None
+    assert (mine.status, mine.attempts, mine.document["error"]) == ("running", 1, None)
+    assert mine.document["started_at"] == clock()
+    assert mine.is_leased(clock())
+    assert store.claim(pending.id, engine="e2", lease=LEASE) is None
+    assert store.claim(new_id(), engine="e2", lease=LEASE) is None
+
+
+def test_of_many_engines_that_claim_at_once_one_wins(store: MongoTaskStore, clock: Clock) -> None:
+    for _ in range(10):
+        pending = store.insert(task(clock))
+        with ThreadPoolExecutor(8) as pool:
+            winners = list(pool.map(lambda n, i=pending.id: store.claim(i, engine=f"e{n}", lease=LEASE), range(8)))
+        assert sum(winner is not None for winner in winners) == 1
+        assert read(store, pending).attempts == 1
+
+
+def test_a_task_past_its_deadline_or_before_its_pause_is_over_is_not_claimed(
+    store: MongoTaskStore, clock: Clock
+) -> None:
+    waiting = store.insert(task(clock, retry_at=clock() + timedelta(seconds=5)))
+    assert store.claim(waiting.id, engine="e1", lease=LEASE) is None
+    clock.pass_(seconds=5)
+    assert store.claim(waiting.id, engine="e1", lease=LEASE) is not None
+    late = store.insert(task(clock))
+    clock.pass_(seconds=300)
+    assert store.claim(late.id, engine="e1", lease=LEASE) is None
+
+
+def test_a_task_is_taken_over_only_when_its_lease_has_run_out(store: MongoTaskStore, clock: Clock) -> None:
+    mine = claimed(store, clock)
+    assert store.take_over(mine, engine="e2", lease=LEASE) is None
+    clock.pass_(seconds=11)
+    theirs = store.take_over(mine, engine="e2", lease=LEASE)
+    assert theirs is not None
+    assert (theirs.attempts, theirs.crashes, theirs.document["engine"]) == (2, 1, "e2")
+    assert store.take_over(mine, engine="e3", lease=LEASE) is None
+
+
+def test_an_older_attempt_can_write_nothing_any_more(store: MongoTaskStore, clock: Clock) -> None:
+    old = claimed(store, clock)
+    clock.pass_(seconds=11)
+    new = store.take_over(old, engine="e2", lease=LEASE)
+    assert new is not None
+    assert not store.report(old, {"progress": 99}, lease=LEASE)
+    assert not store.put_off(old, {}, count="failures")
+    assert not store.finish(old, "completed", {"message": "old"})
+    assert store.hold([old], engine="e1", lease=LEASE) == set()
+    assert read(store, new).document == new.document
+    assert store.finish(new, "completed", {"message": "new"})
+    assert not store.finish(new, "failed", {"error": {"code": "x", "message": "x"}})
+    assert (read(store, new).status, read(store, new).document["message"]) == ("completed", "new")
+
+
+def test_reports_and_holds_renew_the_lease(store: MongoTaskStore, clock: Clock) -> None:
+    reporting, quiet, cancelled = claimed(store, clock), claimed(store, clock), claimed(store, clock)
+    store.cancel(cancelled.id)
+    clock.pass_(seconds=9)
+    assert store.report(reporting, {"progress": 40, "message": "so far"}, lease=LEASE)
+    assert store.hold([quiet, cancelled], engine="e1", lease=LEASE) == {quiet.id}
+    clock.pass_(seconds=9)
+    assert read(store, reporting).is_leased(clock())
+    assert read(store, reporting).document["message"] == "so far"
+    assert read(store, quiet).is_leased(clock())
+    assert not read(store, cancelled).is_leased(clock())
+
+
+def test_a_put_off_task_waits_and_remembers_why(store: MongoTaskStore, clock: Clock) -> None:
+    mine = claimed(store, clock)
+    retry_at = clock() + timedelta(seconds=4)
+    error = {"code": "rate_limited", "message": "busy"}
+    assert store.put_off(mine, {"error": error}, retry_at=retry_at, count="failures")
+    back = read(store, mine)
+    assert (back.status, back.attempts, back.failures, back.retry_at) == ("pending", 1, 1, retry_at)
+    assert back.document["error"] == error
+    assert not back.is_leased(clock())
+
+
+def test_cancelling_works_until_a_task_is_finished(store: MongoTaskStore, clock: Clock) -> None:
+    waiting, running, done = store.insert(task(clock)), claimed(store, clock), claimed(store, clock)
+    store.finish(done, "completed", {})
+    for unfinished in (waiting, running):
+        cancelled = store.cancel(unfinished.id)
+        assert cancelled is not None
+        assert (cancelled.status, cancelled.document["completed_at"]) == ("cancelled", clock())
+        assert store.cancel(unfinished.id) is None
+    assert store.cancel(done.id) is None
+    assert store.cancel(new_id()) is None
+    assert not store.finish(running, "completed", {"message": "too late"})
+    assert store.claim(waiting.id, engine="e1", lease=LEASE) is None
+
+
+def test_a_restarted_task_is_as_new_but_for_its_number_of_attempts(store: MongoTaskStore, clock: Clock) -> None:
+    mine = claimed(store, clock)
+    assert store.restart(mine.id, deadline=NOW, outputs={}) is None
+    store.finish(mine, "failed", {"error": {"code": "x", "message": "x"}, "message": "half", "steps": [{}]})
+    clock.pass_(seconds=1000)
+    deadline = clock() + timedelta(seconds=300)
+    fresh = store.restart(mine.id, deadline=deadline, outputs={"message": ""})
+    assert fresh is not None
+    assert (fresh.status, fresh.attempts, fresh.deadline, fresh.queued_at) == ("pending", 1, deadline, None)
+    assert [fresh.document[name] for name in ("message", "error", "steps", "completed_at")] == ["", None, [], None]
+    again = store.claim(mine.id, engine="e2", lease=LEASE)
+    assert again is not None
+    assert again.attempts == 2
+    assert not store.finish(mine, "completed", {"message": "from before"})
+
+
+def test_giving_up_spares_what_has_moved_on(store: MongoTaskStore, clock: Clock) -> None:
+    error = {"code": "expired", "message": "over"}
+    pending, running = store.insert(task(clock)), claimed(store, clock)
+    moved = store.insert(task(clock))
+    store.claim(moved.id, engine="e1", lease=LEASE)
+    assert store.fail(pending, error)
+    assert not store.fail(running, error), "its lease is alive"
+    assert not store.fail(moved, error), "it was pending when it was read"
+    clock.pass_(seconds=11)
+    assert store.fail(read(store, running), error)
+    assert read(store, running).document["error"] == error
+
+
+def test_pages_are_newest_first_and_stable_while_tasks_are_added(store: MongoTaskStore, clock: Clock) -> None:
+    store.create_indexes()
+    ids = []
+    for number in range(7):
+        ids.append(store.insert(task(clock)).id)
+        if number % 2:
+            clock.pass_(milliseconds=1)  # some tasks share their millisecond
+    store.insert(task(clock, user_id="bob"))
+    seen: list[Task] = []
+    after: Cursor | None = None
+    while True:
+        page, after = store.page("ada", limit=2, after=after)
+        seen += page
+        clock.pass_(seconds=1)
+        store.insert(task(clock))
+        if after is None:
+            break
+    order = [(t.document["created_at"], t.id) for t in seen]
+    assert sorted(t.id for t in seen) == sorted(ids)
+    assert order == sorted(order, reverse=True)
+
+
+def test_pages_are_filtered_by_kind_and_status(store: MongoTaskStore, clock: Clock) -> None:
+    running, pending = claimed(store, clock), store.insert(task(clock))
+    other = store.insert(task(clock, kind="code"))
+    assert [t.id for t in store.page("ada", status="running")[0]] == [running.id]
+    assert [t.id for t in store.page("ada", kind="code")[0]] == [other.id]
+    assert [t.id for t in store.page("ada", kind="message", status="pending")[0]] == [pending.id]
+
+
+def test_the_sweep_finds_each_sort_of_trouble_and_nothing_else(store: MongoTaskStore, clock: Clock) -> None:
+    unqueued = store.insert(task(clock).replace(queued_at=None))
+    quiet = store.insert(task(clock))
+    store.insert(task(clock, retry_at=clock() + timedelta(seconds=100)))
+    abandoned = claimed(store, clock)
+    finished = claimed(store, clock)
+    store.finish(finished, "completed", {})
+    clock.pass_(seconds=60)
+    store.insert(task(clock))
+    before = clock() - timedelta(seconds=30)
+    assert [t.id for t in store.unqueued(10)] == [unqueued.id]
+    assert [t.id for t in store.quiet(before, 10)] == [quiet.id]
+    assert [t.id for t in store.abandoned(before, 10)] == [abandoned.id]
+    assert store.overdue(clock(), 10) == []
+    clock.pass_(seconds=245)
+    assert len(store.overdue(clock(), 10)) == 3
+
+
+def test_each_mend_is_won_once(store: MongoTaskStore, clock: Clock) -> None:
+    unqueued = store.insert(task(clock).replace(queued_at=None))
+    assert store.mark_queued(unqueued, clock())
+    assert not store.mark_queued(unqueued, clock())
+    abandoned = claimed(store, clock)
+    clock.pass_(seconds=60)
+    assert store.mark_swept(abandoned)
+    assert not store.mark_swept(abandoned)
+    assert store.abandoned(clock() - timedelta(seconds=30), 10) == []
+
+
+@pytest.mark.parametrize("store", SERVERS[1:], indirect=True)
+def test_what_can_not_be_stored_is_an_error_of_its_own(store: MongoTaskStore, clock: Clock) -> None:
+    with pytest.raises(Unstorable):
+        store.finish(claimed(store, clock), "completed", {"message": 2**70})
+
+
+def test_indexes_are_created_once_and_again(store: MongoTaskStore) -> None:
+    store.create_indexes()
+    store.create_indexes()
+
+
+def test_a_database_that_is_away_is_reported_in_time_and_then_quickly(tmp_path_factory: pytest.TempPathFactory) -> None:
+    with WireMongo(tmp_path_factory.mktemp("mongo")) as server:
+        store = open_mongodb(server.uri, "test", timeout=1)
+        fresh = store.insert(task(Clock()))
+        server.stop()
+        for at_most in (1.5, 0.6, 0.6):
+            started = time.monotonic()
+            with pytest.raises(StoreUnavailable):
+                store.get(fresh.id)
+            assert time.monotonic() - started < at_most
+        server.start()
+        assert read(store, fresh).id == fresh.id
+        server.freeze()
+        started = time.monotonic()
+        with pytest.raises(StoreUnavailable):
+            store.get(fresh.id)
+        assert time.monotonic() - started < 1.5
+        server.thaw()
+        assert read(store, fresh).id == fresh.id
+        store.close()
+
+
+@pytest.mark.parametrize("uri", ["", "http://u:secret@host/", "mongodb://u:secret@host:port/"])
+def test_a_wrong_uri_is_refused_without_showing_it(uri: str) -> None:
+    with pytest.raises(InvalidSettings) as caught:
+        open_mongodb(uri, "test")
+    assert "secret" not in str(caught.value)

@@ -1,0 +1,349 @@
+"""Every promise once, with processes as in production."""
+
+from __future__ import annotations
+
+import ast
+import shutil
+import sys
+import time
+from datetime import datetime
+from pathlib import Path
+
+import pika
+import pytest
+
+from offline_model import OfflineModel
+from tests.e2e.stack import BIN, PATHS, ROOT, Stack
+from tests.servers.ports import free_port
+from tests.servers.rabbit import RabbitNode
+from tests.servers.wire_mongo import WireMongo
+from tests.waiting import eventually
+
+FIELDS = {
+    *("_id", "user_id", "kind", "objective", "language", "created_at", "queued_at", "started_at", "completed_at"),
+    *("deadline", "status", "progress", "steps", "attempts", "error", "code"),
+}
+
+
+def seconds_between(earlier: str, later: str) -> float:
+    return (datetime.fromisoformat(later) - datetime.fromisoformat(earlier)).total_seconds()
+
+
+def test_a_task_is_accepted_done_and_read_back(stack: Stack) -> None:
+    stack.start_functions()
+    stack.start_engine()
+    task_id = stack.add()
+    (task,) = stack.wait_until_done([task_id])
+    assert task["status"] == "completed"
+    assert set(task) >= FIELDS
+    namespace: dict[str, object] = {}
+    exec(compile(ast.parse(task["code"]), "answer", "exec"), namespace)
+    (function,) = [value for name, value in namespace.items() if name.startswith("sum")]
+    assert function(1, 2, 3) == 6  # type: ignore[operator]
+    assert task["usage"]["total_tokens"] > 0
+    assert (task["attempts"], task["error"], task["progress"]) == (1, None, 100)
+    assert stack.model.calls() == {task_id: 1}
+    listed = stack.client.get(stack.url("/tasks/get?user_id=ada")).json()
+    assert [item["_id"] for item in listed["tasks"]] == [task_id]
+
+
+def test_one_idempotency_key_is_one_task_whatever_is_repeated(stack: Stack) -> None:
+    stack.start_functions()
+    stack.start_engine()
+    ids = {stack.add(headers={"Idempotency-Key": "k1"}) for _ in range(5)}
+    (task_id,) = ids
+    stack.wait_until_done([task_id])
+    assert stack.add(headers={"Idempotency-Key": "k1"}) == task_id
+    assert stack.model.calls() == {task_id: 1}
+
+
+@pytest.mark.timeout(180)
+def test_two_hundred_tasks_of_one_second_run_ten_at_a_time(stack: Stack) -> None:
+    stack.start_functions("add", "get")
+    stack.model.script([{"seconds": 1.0}])
+    engine = stack.start_engine()
+    warm = stack.add()
+    stack.wait_until_done([warm])
+    stack.model.clear()
+    stack.model.script([{"seconds": 1.0}])
+    ids = [stack.add() for _ in range(200)]
+    tasks = stack.wait_until_done(ids, 60)
+    assert {task["status"] for task in tasks} == {"completed"}
+    first, last = min(task["started_at"] for task in tasks), max(task["completed_at"] for task in tasks)
+    assert 20 <= seconds_between(first, last) <= 23
+    assert stack.model.calls() == dict.fromkeys(ids, 1), "one call to the model for each task"
+    assert engine.running
+
+
+def test_when_an_engine_is_killed_another_completes_its_ten_tasks(stack: Stack) -> None:
+    stack.start_functions("add", "get")
+    stack.model.script([{"times": 10, "seconds": 60}])
+    first = stack.start_engine()
+    ids = [stack.add() for _ in range(10)]
+    stack.wait_for(ids, lambda task: task["status"] == "running")
+    eventually(lambda: stack.model.open_calls() == 10)
+    first.kill()
+    stack.start_engine()
+    tasks = stack.wait_until_done(ids, 45)
+    assert {(task["status"], task["attempts"]) for task in tasks} == {("completed", 2)}
+    assert all(task["code"] for task in tasks)
+
+
+def test_an_engine_that_was_frozen_can_not_overwrite_its_successor(stack: Stack) -> None:
+    stack.start_functions("add", "get")
+    stack.model.script([{"times": 1, "seconds": 3, "answer": "```python\nfrom_the_frozen_engine = 1\n```"}])
+    first = stack.start_engine(LEASE_SECONDS="1")
+    task_id = stack.add()
+    stack.wait_for([task_id], lambda task: task["status"] == "running")
+    eventually(lambda: stack.model.open_calls() == 1)
+    first.freeze()
+    # The broker would notice after two missed heartbeats (20 s). Cutting the connection is the same, sooner.
+    stack.rabbit.ctl("close_all_connections", "test")
+    stack.start_engine(LEASE_SECONDS="1")
+    (task,) = stack.wait_until_done([task_id], 30)
+    first.thaw()
+    eventually(lambda: "came too late" in first.log_text() or "taken it over" in first.log_text(), 20)
+    after = stack.get(task_id)
+    assert after == task
+    assert (after["status"], after["attempts"]) == ("completed", 2)
+    assert "frozen" not in after["code"]
+
+
+def test_with_rabbitmq_away_tasks_are_accepted_and_done_when_it_is_back(stack: Stack, rabbit: RabbitNode) -> None:
+    stack.start_functions("add", "get")
+    stack.start_engine()
+    stack.wait_until_done([stack.add()])
+    rabbit.stop()
+    started = time.monotonic()
+    ids = [stack.add() for _ in range(5)]
+    assert time.monotonic() - started < 5
+    assert {stack.get(task_id)["queued_at"] for task_id in ids} == {None}
+    rabbit.start()
+    tasks = stack.wait_until_done(ids, 30)
+    assert {(task["status"], task["attempts"]) for task in tasks} == {("completed", 1)}
+
+
+def test_with_mongodb_away_tasks_are_accepted_and_done_when_it_is_back(stack: Stack, wire_mongo: WireMongo) -> None:
+    stack.start_functions("add", "get")
+    engine = stack.start_engine()
+    stack.wait_until_done([stack.add()])
+    wire_mongo.stop()
+    ids = [stack.add() for _ in range(3)]
+    answer = stack.client.get(stack.url(f"/tasks/get/{ids[0]}"))
+    assert (answer.status_code, answer.headers["content-type"]) == (503, "application/problem+json")
+    wire_mongo.start()
+    tasks = [eventually(lambda i=i: _done(stack, i), 20) for i in ids]  # type: ignore[misc]
+    assert {(task["status"], task["attempts"]) for task in tasks} == {("completed", 1)}
+    assert engine.running
+
+
+def _done(stack: Stack, task_id: str) -> dict[str, object] | None:
+    answer = stack.client.get(stack.url(f"/tasks/get/{task_id}"))
+    task: dict[str, object] = answer.json()
+    return task if answer.status_code == 200 and task["status"] == "completed" else None
+
+
+def test_with_both_away_nothing_is_accepted_within_five_seconds(
+    stack: Stack, rabbit: RabbitNode, wire_mongo: WireMongo
+) -> None:
+    stack.start_functions("add", "get")
+    rabbit.stop()
+    wire_mongo.stop()
+    started = time.monotonic()
+    answer = stack.client.post(stack.url("/tasks/add"), json={"user_id": "ada", "objective": "x"})
+    assert time.monotonic() - started < 5
+    assert answer.status_code == 503
+    assert int(answer.headers["Retry-After"]) > 0
+    assert answer.headers["content-type"] == "application/problem+json"
+    wire_mongo.start()
+    rabbit.start()
+    assert eventually(lambda: _list(stack), 10)["tasks"] == []
+
+
+def _list(stack: Stack) -> dict[str, list[object]] | None:
+    answer = stack.client.get(stack.url("/tasks/get?user_id=ada"))
+    return answer.json() if answer.status_code == 200 else None
+
+
+def test_tasks_that_no_engine_took_in_time_say_so_and_can_be_retried(stack: Stack) -> None:
+    stack.settings["TASK_TTL_SECONDS"] = "2"
+    stack.start_functions()
+    ids = [stack.add() for _ in range(5)]
+    with pika.BlockingConnection(pika.URLParameters(stack.rabbit.url)) as connection:
+        channel = connection.channel()
+        eventually(lambda: channel.queue_declare(f"{stack.queue}.dead", passive=True).method.message_count == 5)
+    stack.start_engine()
+    tasks = stack.wait_until_done(ids, 5)
+    assert {(task["status"], task["error"]["code"]) for task in tasks} == {("failed", "expired")}
+    for task_id in ids:
+        stack.history.pop(task_id)
+        answer = stack.client.post(stack.url(f"/tasks/retry/{task_id}"))
+        assert (answer.status_code, answer.json()["status"]) == (202, "pending")
+    tasks = stack.wait_until_done(ids, 10)
+    assert {(task["status"], task["error"]) for task in tasks} == {("completed", None)}
+
+
+def test_a_stopping_engine_finishes_what_it_has_and_hands_back_the_rest(stack: Stack) -> None:
+    stack.start_functions("add", "get")
+    stack.model.script([{"seconds": 3.0}])
+    first = stack.start_engine()
+    ids = [stack.add() for _ in range(10)]
+    eventually(lambda: stack.model.open_calls() == 10)
+    first.terminate()
+    eventually(lambda: "are being finished" in first.log_text())
+    later = stack.add("Reverse a string")
+    second = stack.start_engine()
+    (handed,) = stack.wait_for([later], lambda task: task["status"] != "pending", 5)
+    assert handed["attempts"] == 1
+    assert first.wait(20) == 0
+    tasks = stack.wait_until_done([*ids, later])
+    assert {(task["status"], task["attempts"]) for task in tasks} == {("completed", 1)}
+    assert stack.model.calls() == dict.fromkeys([*ids, later], 1)
+    assert second.running
+
+
+def test_a_task_that_kills_its_engine_is_given_up_and_harms_nobody_else(
+    tmp_path: Path, rabbit: RabbitNode, wire_mongo: WireMongo, model: OfflineModel
+) -> None:
+    tree = tmp_path / "tree"
+    for name in ("sluice", "functions"):
+        shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
+    (tree / "sluice/kinds/poison.py").write_text(
+        "from sluice import kinds\nTITLE = 'Poison'\n"
+        "class Inputs(kinds.Inputs):\n    pass\n"
+        "class Outputs(kinds.Outputs):\n    pass\n"
+    )
+    (tree / "functions/engine/kinds/poison.py").write_text(
+        "import os, signal, time\n"
+        "def run(task, step):\n    with step('die'):\n        time.sleep(1)\n        os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    stack = Stack(tmp_path, rabbit, wire_mongo, model, tree)
+    try:
+        stack.start_functions("add", "get")
+        stack.model.script([{"seconds": 2.0}])
+        engine = stack.start_engine(LEASE_SECONDS="1")
+        innocent = [stack.add() for _ in range(9)]
+        poison = stack.add(kind="poison")
+        eventually(lambda: not engine.running, 20)
+        second = stack.start_engine(LEASE_SECONDS="1")
+        tasks = stack.wait_until_done(innocent, 60)
+        assert {task["status"] for task in tasks} == {"completed"}
+        (task,) = stack.wait_until_done([poison], 60)
+        assert (task["status"], task["error"]["code"], task["attempts"]) == ("failed", "crashed", 3)
+        assert second.running, "only the first engine died"
+    finally:
+        stack.close()
+
+
+def test_cancelling_a_running_task_closes_its_call_to_the_model(stack: Stack) -> None:
+    stack.start_functions()
+    stack.start_engine()
+    stack.model.script([{"fault": "hang"}])
+    task_id = stack.add()
+    eventually(lambda: stack.model.open_calls() == 1)
+    stack.wait_for([task_id], lambda task: task["status"] == "running")
+    answer = stack.client.post(stack.url(f"/tasks/cancel/{task_id}"))
+    assert (answer.status_code, answer.json()["status"]) == (200, "cancelled")
+    eventually(lambda: stack.model.closed_early() == 1, 2)
+    assert stack.get(task_id)["status"] == "cancelled"
+    again = stack.client.post(stack.url(f"/tasks/cancel/{task_id}"))
+    assert again.status_code == 409
+
+
+def test_a_busy_model_is_tried_again_after_the_pause_it_asks_for(stack: Stack) -> None:
+    stack.start_functions("add", "get")
+    stack.start_engine()
+    stack.model.script([{"fault": "status", "status": 429, "retry_after": 4, "times": 1}])
+    task_id = stack.add()
+    (waiting,) = stack.wait_for([task_id], lambda task: task["retry_at"] is not None)
+    assert (waiting["status"], waiting["error"]["code"]) == ("pending", "rate_limited")
+    (task,) = stack.wait_until_done([task_id])
+    assert (task["status"], task["attempts"]) == ("completed", 2)
+    first, second = (step["started_at"] for step in task["steps"] if step["name"] == "ask the model")
+    assert 4 <= seconds_between(first, second) < 8
+
+
+def test_a_permanent_error_is_told_at_once(stack: Stack) -> None:
+    stack.start_functions("add", "get")
+    stack.start_engine()
+    stack.model.script([{"fault": "status", "status": 401}])
+    (task,) = stack.wait_until_done([stack.add()], 10)
+    assert (task["status"], task["error"]["code"], task["attempts"]) == ("failed", "model_access", 1)
+
+
+def test_a_message_that_is_no_task_does_not_stop_the_line(stack: Stack) -> None:
+    stack.start_functions("add", "get")
+    stack.start_engine()
+    stack.wait_until_done([stack.add()])
+    with pika.BlockingConnection(pika.URLParameters(stack.rabbit.url)) as connection:
+        channel = connection.channel()
+        for body in (b"", b"garbage", b"[]", b"{}", b'{"_id": 1}', b"\xff\xfe", b"[" * 100_000):
+            channel.basic_publish("", stack.queue, body)
+        stack.wait_until_done([stack.add() for _ in range(10)])
+        unreadable = f"{stack.queue}.unreadable"
+        eventually(lambda: channel.queue_declare(unreadable, passive=True).method.message_count == 7)
+        for name in (stack.queue, f"{stack.queue}.dead"):
+            assert channel.queue_declare(name, passive=True).method.message_count == 0
+
+
+def test_code_is_seen_while_it_grows(stack: Stack) -> None:
+    stack.start_functions("add", "get")
+    stack.start_engine()
+    stack.model.script([{"seconds": 4.0}])
+    task_id = stack.add("Fibonacci in Python: return the nth Fibonacci number")
+    (growing,) = stack.wait_for([task_id], lambda task: task["code"] != "")
+    assert growing["status"] == "running"
+    (task,) = stack.wait_until_done([task_id])
+    assert len(growing["code"]) < len(task["code"])
+
+
+def test_an_engine_reconnects_to_a_broker_that_restarts_while_tasks_run(stack: Stack, rabbit: RabbitNode) -> None:
+    stack.start_functions("add", "get")
+    stack.model.script([{"seconds": 6.0}])
+    stack.start_engine()
+    ids = [stack.add() for _ in range(10)]
+    eventually(lambda: stack.model.open_calls() == 10)
+    rabbit.restart()
+    tasks = stack.wait_until_done(ids, 60)
+    assert {(task["status"], task["attempts"]) for task in tasks} == {("completed", 1)}
+    assert stack.model.calls() == dict.fromkeys(ids, 1), "the running attempts went on"
+    stack.model.script([])
+    stack.wait_until_done([stack.add()], 20)
+
+
+def test_an_engine_at_rest_needs_little_memory_and_says_how_it_is(stack: Stack) -> None:
+    engine = stack.start_engine()
+    status = Path(f"/proc/{engine.pid}/status").read_text()
+    resident = int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1])
+    assert resident < 80 * 1024
+    port = engine.port  # type: ignore[attr-defined]
+    metrics = stack.client.get(f"http://127.0.0.1:{port}/metrics").text
+    assert "sluice_tasks_running 0.0" in metrics
+    engine.terminate()
+    assert engine.wait(10) == 0
+
+
+def test_wrong_settings_stop_the_start_and_are_all_named(stack: Stack) -> None:
+    engine = stack._process(
+        "wrong",
+        [sys.executable, "-m", "functions.engine.main"],
+        {**stack.environment(), "MONGODB_URI": "", "RABBITMQ_URL": "", "TASK_TTL_SECONDS": "soon"},
+        0,
+    )
+    engine.launch()
+    assert engine.wait(10) == 2
+    for name in ("MONGODB_URI", "RABBITMQ_URL", "TASK_TTL_SECONDS"):
+        assert name in engine.log_text()
+    assert "Traceback" not in engine.log_text()
+
+
+def test_each_function_starts_with_the_stock_command(stack: Stack) -> None:
+    for name in PATHS.values():
+        port = free_port()
+        command = [BIN / "functions-framework", "--source", f"functions/{name}/main.py", "--target", name]
+        process = stack._process(name, [*command, "--port", str(port)], stack.environment(), port, "/readyz")
+        process.launch()
+    for process in stack._processes:
+        process.wait_until_ready()
+        process.terminate()
+    assert [process.wait(20) for process in stack._processes] == [0, 0, 0, 0]

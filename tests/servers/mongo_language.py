@@ -1,0 +1,235 @@
+"""MongoDB's query, update, projection and aggregation language, as mongomock speaks it; mongomock is used nowhere else.
+
+Documents that come in are never changed: what changes is a copy. All of mongomock's errors leave as CommandError.
+"""
+
+import copy
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import mongomock
+import mongomock.filtering
+from mongomock.aggregate import process_pipeline
+from mongomock.filtering import NOTHING, filter_applies, resolve_sort_key
+
+Document = dict[str, Any]
+
+#: Names of the error codes this server gives.
+CODE_NAMES = {
+    2: "BadValue",
+    9: "FailedToParse",
+    14: "TypeMismatch",
+    20: "IllegalOperation",
+    26: "NamespaceNotFound",
+    27: "IndexNotFound",
+    28: "PathNotViable",
+    40: "ConflictingUpdateOperators",
+    43: "CursorNotFound",
+    48: "NamespaceExists",
+    59: "CommandNotFound",
+    66: "ImmutableField",
+    67: "CannotCreateIndex",
+    85: "IndexOptionsConflict",
+    10334: "BSONObjectTooLarge",
+    11000: "DuplicateKey",
+}
+
+#: Stages that reach outside of the documents handed in.
+FOREIGN_STAGES = {"$lookup", "$graphLookup", "$unionWith", "$out", "$merge", "$changeStream", "$currentOp"}
+
+#: Stages that leave the documents they are given as they are.
+READING_STAGES = {"$match", "$group", "$count", "$limit", "$skip", "$sort", "$project"}
+
+#: Operators that make the path they are given.
+PATH_MAKERS = {"$set", "$setOnInsert", "$inc", "$mul", "$min", "$max", "$currentDate", "$push", "$addToSet"}
+
+_candidates = mongomock.filtering.iter_key_candidates
+
+
+def iter_key_candidates(path: str, document: Any) -> Any:
+    """mongomock's own, except that below null or a number there is a missing field, and not nothing to be held true.
+
+    With mongomock's, `{"a.b": None}` and `{"a.b": {"$not": ...}}` do not find `{"a": None}`.
+    """
+    if path and not isinstance(document, (dict, list)):
+        return [NOTHING]
+    return _candidates(path, document)
+
+
+mongomock.filtering.iter_key_candidates = iter_key_candidates  # it calls itself, and is called, by this name
+
+_database: Any = mongomock.MongoClient()["language"]
+_collection = _database["language"]
+
+
+class CommandError(Exception):
+    """An error document: its code, its message and what else belongs in it."""
+
+    def __init__(self, code: int, message: str, **details: Any) -> None:
+        super().__init__(message)
+        self.code = code
+        self.details = details
+
+    def document(self) -> Document:
+        """As it goes into `writeErrors`, or, with `ok: 0`, into the reply of a command that failed as a whole."""
+        return {"code": self.code, "errmsg": str(self), **self.details}
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Turns what mongomock raises into the error that a server would answer with, or the nearest to it."""
+    try:
+        yield
+    except CommandError:
+        raise
+    except mongomock.OperationFailure as error:
+        raise CommandError(error.code or 2, str(error)) from error
+    except (NotImplementedError, ValueError) as error:
+        raise CommandError(2, str(error)) from error
+    except (TypeError, AttributeError, KeyError, IndexError) as error:
+        raise CommandError(14, f"{type(error).__name__}: {error}") from error
+
+
+def matcher(query: Document) -> Callable[[Document], bool]:
+    """The query as a function. Raises CommandError for one that no document could be held against."""
+    if "$expr" not in query:  # mongomock cannot hold one against a document that lacks its fields
+        with translated():
+            filter_applies(query, {})
+
+    def matches(document: Document) -> bool:
+        with translated():
+            return bool(filter_applies(query, document))
+
+    return matches
+
+
+def values_at(path: str, document: Document) -> list[Any]:
+    """The values an index has for `path`: several for an array, None for a missing field."""
+    values: list[Any] = []
+    for value in iter_key_candidates(path, document):
+        if isinstance(value, list) and value:
+            values.extend(value)
+        else:
+            values.append(None if value is NOTHING else value)
+    return values or [None]
+
+
+def is_missing(path: str, document: Document) -> bool:
+    return all(value is NOTHING for value in iter_key_candidates(path, document))
+
+
+def equalities(query: Document) -> Document:
+    """The fields that `query` demands one value of, also inside `$and`."""
+    found: Document = {}
+    for key, wanted in query.items():
+        if key == "$and":
+            for part in wanted:
+                found |= equalities(part)
+        elif not key.startswith("$"):
+            if is_operators(wanted):
+                if "$eq" in wanted:
+                    found[key] = wanted["$eq"]
+            else:
+                found[key] = wanted
+    return found
+
+
+def is_operators(value: Any) -> bool:
+    return isinstance(value, dict) and bool(value) and next(iter(value)).startswith("$")
+
+
+def sorted_by(documents: Iterable[Document], order: Mapping[str, Any]) -> list[Document]:
+    """The documents in the order that `sort` asks for."""
+    result = list(documents)
+    with translated():
+        for path, direction in reversed(list(order.items())):
+            if path == "$natural":
+                if direction < 0:
+                    result.reverse()
+            elif not isinstance(direction, (int, float)):
+                raise CommandError(2, f"unsupported sort: {{{path}: {direction}}}")
+            else:
+                result.sort(key=lambda document: resolve_sort_key(path, document), reverse=direction < 0)
+    return result
+
+
+def projected(document: Document, projection: Document) -> Document:
+    with translated():
+        result: Document = _collection._copy_only_fields(document, dict(projection), dict)
+    return result
+
+
+def updated(document: Document, query: Document, update: Document | list[Document], *, inserting: bool) -> Document:
+    """What `document` becomes. Raises CommandError, and then nothing has happened to it."""
+    result: Document = copy.deepcopy(document)
+    with translated():
+        if isinstance(update, list):
+            [result] = process_pipeline([result], _database, update, None)
+        elif is_operators(update):
+            _refuse_conflicts(update)
+            _refuse_dead_ends(result, update, inserting=inserting)
+            _collection._apply_update_document(result, query, update, inserting)
+        else:
+            result = {key: value for key, value in result.items() if key == "_id"} | copy.deepcopy(update)
+    if "_id" in document and result.get("_id") != document["_id"]:
+        raise CommandError(66, "Performing an update on the path '_id' would modify the immutable field '_id'")
+    return result
+
+
+def upsert_seed(query: Document, update: Document | list[Document]) -> Document:
+    """The document that an upsert's update starts from: the query's equalities, or of a replacement only the _id."""
+    if isinstance(update, dict) and not is_operators(update):
+        return {key: value for key, value in equalities(query).items() if key == "_id"}
+    seed: Document = {}
+    for path, value in equalities(query).items():
+        *parents, name = path.split(".")
+        place = seed
+        for parent in parents:
+            place = place.setdefault(parent, {})
+        place[name] = copy.deepcopy(value)
+    return seed
+
+
+def aggregated(documents: list[Document], pipeline: list[Document]) -> list[Document]:
+    """What comes out of the pipeline. Raises CommandError for stages that would need other collections."""
+    stages = {name for stage in pipeline for name in stage}
+    if foreign := stages & FOREIGN_STAGES:
+        raise CommandError(2, f"this server has no {', '.join(sorted(foreign))}")
+    if not stages <= READING_STAGES:
+        documents = copy.deepcopy(documents)
+    with translated():
+        return list(process_pipeline(documents, _database, pipeline, None))
+
+
+def _refuse_conflicts(update: Document) -> None:
+    """Two operators on one path, or on a path and its parent: an error in MongoDB, a matter of order in mongomock."""
+    paths: list[str] = []
+    for operator, fields in update.items():
+        if not operator.startswith("$"):
+            raise CommandError(9, f"Unknown modifier: {operator}")
+        if not isinstance(fields, dict):
+            raise CommandError(9, f"Modifiers operate on fields but we found something else: {operator}")
+        for path in fields:
+            for other in paths:
+                if path == other or path.startswith(other + ".") or other.startswith(path + "."):
+                    raise CommandError(40, f"Updating the path '{path}' would create a conflict at '{other}'")
+            paths.append(path)
+
+
+def _refuse_dead_ends(document: Document, update: Document, *, inserting: bool) -> None:
+    """A path through null or a number is an error in MongoDB; mongomock leaves it out. So is counting from `true`."""
+    for operator, fields in update.items():
+        if operator not in PATH_MAKERS or (operator == "$setOnInsert" and not inserting):
+            continue
+        for path in fields:
+            place: Any = document
+            *parents, name = path.split(".")
+            for parent in parents:
+                if not isinstance(place, dict) or parent not in place:
+                    break
+                place = place[parent]
+                if not isinstance(place, (dict, list)):
+                    raise CommandError(28, f"Cannot create field '{name}' in element {{{parent}: {place}}}")
+            if operator == "$inc" and isinstance(place, dict) and isinstance(place.get(name), bool):
+                raise CommandError(14, f"Cannot apply $inc to a value of non-numeric type: {path}")
