@@ -53,7 +53,7 @@ def main() -> int:
     stop.wait()
     ended = engine.drain(grace=GRACE_SECONDS)
     server.close()
-    services.broker.close()
+    services.close()
     return 0 if ended else 1
 
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
 import flask
 import functions_framework
+from werkzeug.exceptions import HTTPException
 
 from functions.engine.engine import Engine
 from functions.engine.health import respond
-from sluice.http import problem
+from sluice.http import problem_of
 from sluice.services import Services
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -64,8 +64,5 @@ def _page(engine: Engine, services: Services, web: Path) -> flask.Flask:
         response.headers["X-Content-Type-Options"] = "nosniff"
         return response
 
-    @app.errorhandler(404)
-    def not_found(_error: Exception) -> flask.Response:
-        return problem(HTTPStatus.NOT_FOUND, "There is nothing at this path.")
-
+    app.register_error_handler(HTTPException, problem_of)
     return app

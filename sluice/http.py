@@ -25,7 +25,7 @@ from sluice.errors import FieldError, InvalidRequest, SluiceError, Unavailable, 
 from sluice.kinds import MAX_INPUT_BYTES
 from sluice.logs import log_context
 from sluice.metrics import REQUEST_SECONDS, REQUESTS
-from sluice.services import Services, check_settings, services
+from sluice.services import Services, prepare, services
 from sluice.task import Task
 
 log = logging.getLogger(__name__)
@@ -52,6 +52,9 @@ STATUS_OF: list[tuple[type[SluiceError], HTTPStatus]] = [
     (errors.Unavailable, HTTPStatus.SERVICE_UNAVAILABLE),
 ]
 
+#: Where a request's id is kept in its environment.
+REQUEST_ID = "sluice.request_id"
+
 _VISIBLE = re.compile(r"[\x21-\x7e]{1,128}")
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
@@ -63,26 +66,28 @@ class Endpoint:
     Made when a function is loaded; raises InvalidSettings then, so that a function with wrong settings never starts.
     """
 
-    def __init__(self, name: str, routes: Mapping[str, Handler]) -> None:
+    def __init__(self, name: str, routes: Mapping[str, Handler], *, needs_queue: bool = False) -> None:
         self._name = name
+        self._needs_queue = needs_queue
         rules = []
         for route, handler in {
             **routes,
             "GET /healthz": _healthz,
-            "GET /readyz": _readyz,
+            "GET /readyz": self._readyz,
             "GET /metrics": _metrics,
         }.items():
             method, path = route.split(" ")
             rules.append(Rule(path, methods=[method], endpoint=handler))
         self._map = Map(rules, strict_slashes=True, merge_slashes=False, redirect_defaults=False)
-        check_settings()
+        prepare(needs_queue=needs_queue)
         if has_app_context():  # the framework's own errors speak the same language
-            current_app.register_error_handler(HTTPException, lambda error: _from_http(error))
+            current_app.register_error_handler(HTTPException, problem_of)
 
     def __call__(self, request: Request) -> Response:
         started = time.perf_counter()
         given = request.headers.get("X-Request-Id", "")
         request_id = given if _VISIBLE.fullmatch(given) else uuid.uuid4().hex
+        request.environ[REQUEST_ID] = request_id
         request.max_content_length = MAX_BODY_BYTES
         with log_context(request_id=request_id):
             try:
@@ -90,19 +95,30 @@ class Endpoint:
                 handler, arguments = urls.match(method=request.method)
                 response: Response = handler(request, services(), **arguments)
             except HTTPException as error:
-                response = _from_http(error)
+                response = problem_of(error)
             except SluiceError as error:
                 response = _from_sluice(error)
             except Exception:
                 log.exception("a request failed in an unforeseen way")
                 response = problem(HTTPStatus.INTERNAL_SERVER_ERROR, "Something went wrong here. It has been logged.")
-            if response.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
-                _discard_body(request)
+            _finish_body(request)
         response.headers["X-Request-Id"] = request_id
         response.headers["X-Content-Type-Options"] = "nosniff"
         response.headers.setdefault("Cache-Control", "no-store")
         REQUESTS.labels(self._name, request.method, response.status_code).inc()
         REQUEST_SECONDS.labels(self._name).observe(time.perf_counter() - started)
+        return response
+
+    def _readyz(self, _request: Request, services: Services) -> Response:
+        """Ready while one of the services can be reached: one is enough to accept a task."""
+        parts = {"database": _state_of_store(services)}
+        if self._needs_queue:
+            parts["queue"] = "ok" if services.broker.is_connected else "away"
+        ready = "ok" in parts.values()
+        content = {"status": "ready" if ready else "not ready", **parts, **services.stand_ins}
+        response = answer(content, HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE)
+        if not ready:
+            response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
         return response
 
 
@@ -179,10 +195,7 @@ def idempotency_key(request: Request) -> str | None:
 
 def message_headers(request: Request) -> dict[str, Any]:
     """What travels with a message from the request that caused it."""
-    headers = {}
-    given = request.headers.get("X-Request-Id", "")
-    if _VISIBLE.fullmatch(given):
-        headers["x-request-id"] = given
+    headers = {"x-request-id": request.environ[REQUEST_ID]}
     traceparent = request.headers.get("traceparent", "")
     if _TRACEPARENT.fullmatch(traceparent):
         headers["traceparent"] = traceparent
@@ -200,7 +213,7 @@ def _from_sluice(error: SluiceError) -> Response:
     return problem(HTTPStatus.INTERNAL_SERVER_ERROR, "Something went wrong here. It has been logged.")
 
 
-def _from_http(error: HTTPException) -> Response:
+def problem_of(error: HTTPException) -> Response:
     """The errors of werkzeug, in words that don't depend on its version."""
     status = HTTPStatus(error.code or 500)
     details = {
@@ -218,27 +231,20 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
-def _discard_body(request: Request) -> None:
-    stream = request.environ["wsgi.input"]
-    left = min(request.content_length or 0, MAX_DISCARDED_BYTES)
-    while left > 0 and (chunk := stream.read(min(left, 65536))):
-        left -= len(chunk)
-    request.stream = io.BytesIO()  # the framework reads what is left of a body after the answer
+def _finish_body(request: Request) -> None:
+    """Read what is left of a request's body, or throw it away if it is too large. The framework does the former after
+    each answer, and would fail at the latter."""
+    try:
+        request.get_data()
+    except RequestEntityTooLarge:
+        left = MAX_DISCARDED_BYTES
+        while left > 0 and (chunk := request.environ["wsgi.input"].read(65536)):
+            left -= len(chunk)
+        request.stream = io.BytesIO()
 
 
 def _healthz(_request: Request, _services: Services) -> Response:
     return answer({"status": "ok"})
-
-
-def _readyz(_request: Request, services: Services) -> Response:
-    """Ready while the database or the queue can be reached: one of them is enough to accept a task."""
-    parts = {"database": _state_of_store(services), "queue": "ok" if services.broker.is_connected else "away"}
-    ready = "ok" in parts.values()
-    content = {"status": "ready" if ready else "not ready", **parts, **services.stand_ins}
-    response = answer(content, HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE)
-    if not ready:
-        response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
-    return response
 
 
 def _state_of_store(services: Services) -> str:
@@ -257,4 +263,4 @@ def _metrics(_request: Request, services: Services) -> Response:
     if services.settings.prometheus_multiproc_dir:  # set by functions/gunicorn.conf.py: all workers answer for all
         registry = CollectorRegistry()
         MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-    return Response(generate_latest(registry), mimetype=CONTENT_TYPE_LATEST)
+    return Response(generate_latest(registry), content_type=CONTENT_TYPE_LATEST)

@@ -335,9 +335,8 @@ class _Publisher:
             )
 
     def _returned(self, _channel: Channel, _method: Basic.Return, properties: BasicProperties, _body: bytes) -> None:
-        """The queue is gone. RabbitMQ says so before it confirms; opening the connection afresh declares it again."""
+        """The queue is gone. RabbitMQ says so before it confirms."""
         self._unroutable.add(properties.message_id)
-        self._link.call(self._link.reset)
 
     def _confirmed(self, frame: Any) -> None:
         tag: int = frame.method.delivery_tag
@@ -350,6 +349,7 @@ class _Publisher:
             if message_id in self._unroutable:
                 self._unroutable.discard(message_id)
                 future.set_exception(BrokerUnavailable("the queue does not exist"))
+                self._link.call(self._link.reset)  # opening the connection afresh declares it again
             elif isinstance(frame.method, Basic.Ack):
                 future.set_result(None)
             else:

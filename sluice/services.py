@@ -9,6 +9,7 @@ import threading
 from dataclasses import dataclass, field
 
 from sluice.broker import TaskBroker, Topology
+from sluice.errors import InvalidSettings
 from sluice.logs import configure_logs
 from sluice.rabbit import RabbitTaskBroker
 from sluice.settings import Settings, reveal
@@ -21,9 +22,21 @@ log = logging.getLogger(__name__)
 class Services:
     settings: Settings
     store: MongoTaskStore
-    broker: TaskBroker
+    #: None in a process that needs no queue: one that only reads, or cancels.
+    queue: TaskBroker | None = None
     #: What stands in for a service that is not configured, to be shown to people: {"model": "offline model"}.
     stand_ins: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def broker(self) -> TaskBroker:
+        if self.queue is None:
+            raise InvalidSettings("RABBITMQ_URL is not set")
+        return self.queue
+
+    def close(self) -> None:
+        if self.queue is not None:
+            self.queue.close()
+        self.store.close()
 
 
 _lock = threading.Lock()
@@ -36,24 +49,30 @@ def install(services: Services) -> None:
 
 
 def services() -> Services:
-    """The services of this process: forked processes never share a connection. Raises InvalidSettings."""
+    """The services of this process: forked processes never share a connection."""
     found = _installed.get(os.getpid())
     if found is None:
         with _lock:
             found = _installed.get(os.getpid())
             if found is None:
-                found = _installed[os.getpid()] = connect(Settings.load(required=REQUIRED))
+                found = _installed[os.getpid()] = connect(Settings.load(), role="function")
     return found
 
 
-#: What every process needs to know.
-REQUIRED = ("mongodb_uri", "rabbitmq_url")
+def prepare(*, needs_queue: bool) -> None:
+    """Check the settings that a function needs, and set up its logs, so that one with wrong settings never starts.
+    Raises InvalidSettings."""
+    if os.getpid() in _installed:
+        return
+    settings = Settings.load(required=("mongodb_uri", "rabbitmq_url") if needs_queue else ("mongodb_uri",))
+    configure_logs(settings.log_level, settings.log_format)
+    connect(settings, role="function").close()
 
 
-def connect(settings: Settings, role: str = "function") -> Services:
-    """The real services behind the settings. Nothing is connected before it is used."""
+def connect(settings: Settings, role: str) -> Services:
+    """The real services behind the settings. Nothing is connected before it is used. Raises InvalidSettings."""
     store = open_store(settings, role)
-    return Services(settings, store, open_broker(settings, store, role))
+    return Services(settings, store, None if settings.rabbitmq_url is None else open_broker(settings, store, role))
 
 
 def open_store(settings: Settings, role: str) -> MongoTaskStore:
@@ -88,11 +107,3 @@ def open_broker(settings: Settings, store: MongoTaskStore, role: str) -> RabbitT
 
 def topology(settings: Settings) -> Topology:
     return Topology(settings.task_queue, settings.task_ttl_seconds)
-
-
-def check_settings() -> None:
-    """Read the settings now, so that a process with wrong ones never starts. Raises InvalidSettings."""
-    if os.getpid() not in _installed:
-        settings = Settings.load(required=REQUIRED)
-        configure_logs(settings.log_level, settings.log_format)
-        connect(settings)

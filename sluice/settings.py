@@ -16,7 +16,7 @@ from sluice.errors import InvalidSettings
 class Settings(BaseModel):
     """Each field is the environment variable of the same name in capitals. `repr` hides the secrets."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
     mongodb_uri: SecretStr | None = Field(None, description="Where MongoDB is: `mongodb://user:password@host/…`.")
     mongodb_database: str = Field("sluice", description="The database in MongoDB.", min_length=1)

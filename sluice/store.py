@@ -65,6 +65,7 @@ def open_mongodb(uri: str, database: str, *, timeout: float = 2.0, name: str = "
             uri,
             tz_aware=True,
             appname=name,
+            connect=False,  # a client that has connected must not be forked
             connectTimeoutMS=int(timeout * 1000),
             serverSelectionTimeoutMS=int(timeout * 1000),
         )

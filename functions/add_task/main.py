@@ -19,7 +19,7 @@ def post(request: Request, services: Services) -> Response:
     return answer(task, HTTPStatus.ACCEPTED, location=f"/tasks/get/{task.id}")
 
 
-endpoint = Endpoint("add_task", {"POST /tasks/add": post})
+endpoint = Endpoint("add_task", {"POST /tasks/add": post}, needs_queue=True)
 
 
 @functions_framework.http

@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 #: Seconds between two rounds of the watch, and between two looks at a task that reports nothing by itself.
 WATCH_SECONDS, HOLD_SECONDS = 0.5, 1.0
 
-#: Seconds without deliveries, while messages wait and places are free, after which the engine counts as deaf.
+#: Seconds without anything to do, while messages wait, after which the engine counts as deaf.
 DEAF_SECONDS = 60.0
 
 #: Seconds after which a watch that does not come round counts as stuck.
@@ -57,7 +57,9 @@ class Engine:
         self._dead: SimpleQueue[Delivery | None] = SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._done = threading.Event()
-        self._watched = self._delivered = time.monotonic()
+        self._watched = self._heard = time.monotonic()
+        #: Deliveries that are being worked on.
+        self._busy: set[Delivery] = set()
         self._is_deaf = False
 
     def start(self) -> None:
@@ -65,7 +67,7 @@ class Engine:
         for number in range(self._settings.engine_concurrency):
             self._thread(f"worker-{number}", lambda: self._serve(self._tasks, self._on_task))
         self._thread("dead-letters", lambda: self._serve(self._dead, self._on_dead))
-        self._consumer = self._broker.consume(self._settings.engine_concurrency, self._take, self._dead.put)
+        self._consumer = self._broker.consume(self._settings.engine_concurrency, self._tasks.put, self._dead.put)
         self._thread("watch", self._watch)
         self._thread("sweep", self._sweep)
 
@@ -126,18 +128,18 @@ class Engine:
         self._threads.append(thread)
         thread.start()
 
-    def _take(self, delivery: Delivery) -> None:
-        self._delivered = time.monotonic()
-        self._tasks.put(delivery)
-
     def _serve(self, inbox: SimpleQueue[Delivery | None], handle: Callable[[Delivery], None]) -> None:
         while (delivery := inbox.get()) is not None:
+            self._busy.add(delivery)
+            self._heard = time.monotonic()
             try:
                 handle(delivery)
             except Exception:
                 log.exception("a message could not be handled; it goes back to the queue")
                 self._done.wait(CALM_SECONDS)
                 delivery.requeue()
+            finally:
+                self._busy.discard(delivery)
 
     def _wait_for_workers(self, deadline: float) -> bool:
         workers = [thread for thread in self._threads if thread.name.startswith(("worker-", "dead-letters"))]
@@ -246,6 +248,7 @@ class Engine:
                 log.exception("the sweep failed in an unforeseen way")
 
     def _hears_nothing(self) -> bool:
-        if self._worker.draining.is_set() or len(self._worker.running) >= self._settings.engine_concurrency:
-            self._delivered = time.monotonic()
-        return time.monotonic() - self._delivered > DEAF_SECONDS and self._broker.ready(self._broker.topology.tasks) > 0
+        """Whether tasks wait while this engine has had nothing to do for a long time."""
+        if self._busy or self._worker.draining.is_set():
+            self._heard = time.monotonic()
+        return time.monotonic() - self._heard > DEAF_SECONDS and self._broker.ready(self._broker.topology.tasks) > 0

@@ -11,7 +11,7 @@ from functions.engine.engine import Engine
 from functions.engine.health import HealthServer
 from sluice.errors import InvalidSettings
 from sluice.logs import configure_logs
-from sluice.services import REQUIRED, connect
+from sluice.services import connect
 from sluice.settings import Settings
 
 log = logging.getLogger("sluice.engine")
@@ -19,7 +19,7 @@ log = logging.getLogger("sluice.engine")
 
 def main() -> int:
     try:
-        settings = Settings.load(required=REQUIRED)
+        settings = Settings.load(required=("mongodb_uri", "rabbitmq_url"))
         if not settings.has_model:
             raise InvalidSettings("OPENAI_API_KEY is not set (nor OPENAI_BASE_URL, for a server that needs no key)")
         configure_logs(settings.log_level, settings.log_format)
@@ -37,8 +37,7 @@ def main() -> int:
     stop.wait()
     ended = engine.drain()
     health.close()
-    services.broker.close()
-    services.store.close()
+    services.close()
     return 0 if ended else 1
 
 

@@ -8,7 +8,7 @@ import sys
 
 from sluice.errors import InvalidSettings, Unavailable
 from sluice.logs import configure_logs
-from sluice.services import REQUIRED, connect
+from sluice.services import connect
 from sluice.settings import Settings
 from sluice.sweep import sweep
 
@@ -17,7 +17,7 @@ log = logging.getLogger("sluice.sweep")
 
 def main() -> int:
     try:
-        settings = Settings.load(required=REQUIRED)
+        settings = Settings.load(required=("mongodb_uri", "rabbitmq_url"))
         configure_logs(settings.log_level, settings.log_format)
         services = connect(settings, role="sweep")
     except InvalidSettings as error:
@@ -30,8 +30,7 @@ def main() -> int:
         log.error("the sweep could not finish: %s", error)
         return 1
     finally:
-        services.broker.close()
-        services.store.close()
+        services.close()
     return 0
 
 

@@ -122,7 +122,7 @@ class Worker:
         except NotATask as error:
             log.warning("a message is no task: %s", error)
             return Unreadable()
-        with log_context(task_id=task.id):
+        with log_context(task_id=task.id, **_request_id(message)):
             try:
                 claimed = self._claim(task)
                 return self._attempt(claimed) if isinstance(claimed, Task) else claimed
@@ -135,7 +135,7 @@ class Worker:
             task = Task.from_message(message.body)
         except NotATask:
             return Unreadable()
-        with log_context(task_id=task.id):
+        with log_context(task_id=task.id, **_request_id(message)):
             try:
                 stored = self._stored(task)
                 if stored.is_terminal or stored.is_leased(self._clock()):
@@ -306,6 +306,11 @@ class Worker:
                 if self.draining.wait(STORE_PAUSES[min(count, len(STORE_PAUSES) - 1)]):
                     raise Draining from None
         raise AssertionError
+
+
+def _request_id(message: Message) -> dict[str, str]:
+    request_id = message.headers.get("x-request-id")
+    return {"request_id": request_id} if isinstance(request_id, str) else {}
 
 
 def _checked(kind: Kind, outputs: Any) -> Document:

@@ -17,7 +17,7 @@ def post(request: Request, services: Services, task_id: str) -> Response:
     return answer(task, HTTPStatus.ACCEPTED, location=f"/tasks/get/{task.id}")
 
 
-endpoint = Endpoint("retry_task", {"POST /tasks/retry/<task_id>": post})
+endpoint = Endpoint("retry_task", {"POST /tasks/retry/<task_id>": post}, needs_queue=True)
 
 
 @functions_framework.http

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import re
 from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any
@@ -19,30 +20,36 @@ from sluice.task import RESERVED_FIELDS, Document
 
 DEFAULT_KIND = "code"
 
-#: All inputs of a task together, UTF-8 encoded.
+#: The text of all inputs of a task together, UTF-8 encoded.
 MAX_INPUT_BYTES = 64 * 1024
 
 
-def _printable(text: str, allowed: str = "") -> str:
+#: What no text may hold: control characters, and halves of surrogate pairs (they have no form in UTF-8).
+_UNPRINTABLE_IN_LINES = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+_UNPRINTABLE_IN_TEXTS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+def _check(text: str, unprintable: re.Pattern[str]) -> str:
     if not text.strip():
         raise ValueError("must not be blank")
-    for position, character in enumerate(text):
-        if (character < " " or "\x7f" <= character <= "\x9f") and character not in allowed:
-            raise ValueError(f"has a control character (U+{ord(character):04X}) at position {position}")
+    if found := unprintable.search(text):
+        raise ValueError(f"has a control character (U+{ord(found[0]):04X}) at position {found.start()}")
     return text
 
 
 def _check_line(text: str) -> str:
-    return _printable(text.strip())
+    return _check(text.strip(), _UNPRINTABLE_IN_LINES)
 
 
 def _check_text(text: str) -> str:
-    return _printable(text, allowed="\n\r\t")
+    return _check(text, _UNPRINTABLE_IN_TEXTS)
 
 
 #: A short text on one line, and a text of any number of lines. Neither may hold control characters.
 Line = Annotated[str, AfterValidator(_check_line), Field(min_length=1, max_length=200)]
-Text = Annotated[str, AfterValidator(_check_text), Field(min_length=1, max_length=MAX_INPUT_BYTES)]
+Text = Annotated[
+    str, AfterValidator(_check_text), Field(min_length=1, json_schema_extra={"maxLength": MAX_INPUT_BYTES})
+]
 
 
 class Inputs(BaseModel):
@@ -78,7 +85,7 @@ class Kind:
             parsed = self.inputs.model_validate(inputs)
         except ValidationError as error:
             raise InvalidRequest("The task's fields are not valid.", field_errors(error)) from None
-        if len(parsed.model_dump_json().encode()) > MAX_INPUT_BYTES:
+        if _size(list(parsed.model_dump().values())) > MAX_INPUT_BYTES:
             raise TooLarge(f"A task may hold {MAX_INPUT_BYTES // 1024} KiB of text.")
         return parsed
 
@@ -97,6 +104,17 @@ class Kind:
             "inputs": self.inputs.model_json_schema(),
             "outputs": self.outputs.model_json_schema(mode="serialization"),
         }
+
+
+def _size(value: Any) -> int:
+    """Bytes of all the text in a value."""
+    if isinstance(value, str):
+        return len(value.encode())
+    if isinstance(value, dict):
+        return sum(_size(key) + _size(item) for key, item in value.items())
+    if isinstance(value, list | tuple | set):
+        return sum(map(_size, value))
+    return 0
 
 
 def field_errors(error: ValidationError) -> list[FieldError]:
