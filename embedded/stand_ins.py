@@ -34,7 +34,7 @@ def choose_services(settings: Settings) -> Services:
 def _store_in_memory(settings: Settings) -> MongoTaskStore:
     import mongomock
 
-    return MongoTaskStore(mongomock.MongoClient(tz_aware=True), settings.mongodb_database)
+    return MongoTaskStore(mongomock.MongoClient(tz_aware=True), settings.mongodb_database, one_at_a_time=True)
 
 
 def _with_offline_model(settings: Settings) -> Settings:

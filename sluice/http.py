@@ -13,10 +13,12 @@ import re
 import time
 import uuid
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
 
 from flask import Request, Response, current_app, has_app_context
+from werkzeug.datastructures import MultiDict
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound, RequestEntityTooLarge
 from werkzeug.routing import Map, Rule
 
@@ -51,6 +53,8 @@ STATUS_OF: list[tuple[type[SluiceError], HTTPStatus]] = [
     (errors.KeyReused, HTTPStatus.UNPROCESSABLE_ENTITY),
     (errors.Unavailable, HTTPStatus.SERVICE_UNAVAILABLE),
 ]
+
+KNOWN_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 #: Where a request's id is kept in its environment.
 REQUEST_ID = "sluice.request_id"
@@ -105,7 +109,7 @@ class Endpoint:
         response.headers["X-Request-Id"] = request_id
         response.headers["X-Content-Type-Options"] = "nosniff"
         response.headers.setdefault("Cache-Control", "no-store")
-        REQUESTS.labels(self._name, request.method, response.status_code).inc()
+        REQUESTS.labels(self._name, _known(request.method), response.status_code).inc()
         REQUEST_SECONDS.labels(self._name).observe(time.perf_counter() - started)
         return response
 
@@ -168,13 +172,16 @@ def read_fields(request: Request) -> dict[str, Any]:
             raise InvalidRequest("The body must be a JSON object.")
         return fields
     if request.mimetype == "application/x-www-form-urlencoded":
-        repeated = [name for name, values in request.form.lists() if len(values) > 1]
-        if repeated:
-            raise InvalidRequest(
-                "The form's fields are not valid.", [FieldError(name, "is given more than once") for name in repeated]
-            )
-        return request.form.to_dict()
+        return single_values(request.form)
     raise UnsupportedMedia("Send the task as application/json or as application/x-www-form-urlencoded.")
+
+
+def single_values(given: MultiDict[str, str]) -> dict[str, Any]:
+    """The values of a form or a query. Raises InvalidRequest naming those that are given more than once."""
+    repeated = [FieldError(name, "is given more than once") for name, values in given.lists() if len(values) > 1]
+    if repeated:
+        raise InvalidRequest("Some fields are given more than once.", repeated)
+    return given.to_dict()
 
 
 def idempotency_key(request: Request) -> str | None:
@@ -231,15 +238,21 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
+def _known(method: str) -> str:
+    """A label must not take whatever a caller makes up."""
+    return method if method in KNOWN_METHODS else "other"
+
+
 def _finish_body(request: Request) -> None:
-    """Read what is left of a request's body, or throw it away if it is too large. The framework does the former after
-    each answer, and would fail at the latter."""
+    """Read what is left of a request's body, or throw it away if it is too large or breaks off. The framework does the
+    former after each answer, and would fail at the latter."""
     try:
         request.get_data()
-    except RequestEntityTooLarge:
-        left = MAX_DISCARDED_BYTES
-        while left > 0 and (chunk := request.environ["wsgi.input"].read(65536)):
-            left -= len(chunk)
+    except (HTTPException, OSError):
+        left = min(request.content_length or MAX_DISCARDED_BYTES, MAX_DISCARDED_BYTES)
+        with suppress(OSError):
+            while left > 0 and (chunk := request.environ["wsgi.input"].read(min(left, 65536))):
+                left -= len(chunk)
         request.stream = io.BytesIO()
 
 

@@ -8,9 +8,10 @@ number: docs/decisions/0004-claims-leases-fences.md.
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
@@ -79,13 +80,21 @@ class MongoTaskStore:
     StoreUnavailable when the database does not answer within `timeout` seconds."""
 
     def __init__(
-        self, client: Any, database: str = "sluice", *, timeout: float = 2.0, clock: Callable[[], datetime] = utc_now
+        self,
+        client: Any,
+        database: str = "sluice",
+        *,
+        timeout: float = 2.0,
+        clock: Callable[[], datetime] = utc_now,
+        one_at_a_time: bool = False,
     ) -> None:
+        """`one_at_a_time` is for a client that bears no concurrent use, as mongomock's."""
         self._client = client
         self._tasks = client[database].get_collection("tasks", write_concern=pymongo.WriteConcern(w="majority"))
         self._timeout = timeout
         self._clock = clock
         self._failed_at = float("-inf")
+        self._turn: AbstractContextManager[Any] = threading.RLock() if one_at_a_time else nullcontext()
 
     def ping(self) -> None:
         with self._answering():
@@ -301,7 +310,7 @@ class MongoTaskStore:
         suspicious = time.monotonic() - self._failed_at < SUSPICIOUS_SECONDS
         seconds = patience or (min(IMPATIENT_SECONDS, self._timeout) if suspicious else self._timeout)
         try:
-            with pymongo.timeout(seconds):
+            with self._turn, pymongo.timeout(seconds):
                 yield
         except DuplicateKeyError:
             raise

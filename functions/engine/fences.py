@@ -41,4 +41,5 @@ def _is_only_fence(answer: str) -> bool:
 def _parser() -> MarkdownIt:
     from markdown_it import MarkdownIt
 
-    return MarkdownIt("commonmark")
+    # Fences are blocks. What stands inside of a line is not looked at: it costs time that grows with its square.
+    return MarkdownIt("commonmark").disable("inline")

@@ -11,6 +11,7 @@ other exception fails the task too, as a fault of the handler.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +20,8 @@ from typing import Any
 
 from sluice.settings import Settings
 from sluice.task import Document, format_time, utc_now
+
+log = logging.getLogger(__name__)
 
 #: Steps kept of all attempts of a task together.
 MAX_STEPS = 50
@@ -137,7 +140,10 @@ class Step:
             self._stop_reason = reason
             callbacks = list(self._on_stop)
         for callback in callbacks:
-            callback()
+            try:
+                callback()
+            except Exception:
+                log.exception("what should stop a handler failed")
 
     def take_changes(self) -> Document:
         """What has been reported since the last call."""

@@ -37,7 +37,12 @@ def run_isolated(task: Task, inputs: Inputs, step: Step) -> Document:
     """The handler's outputs. Raises what the handler raises, Stopped when it was told to stop, Crashed when it died."""
     step.check()
     child = subprocess.Popen(  # noqa: S603 - our own module
-        [sys.executable, "-m", __name__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8"
+        [sys.executable, "-m", __name__],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
+        start_new_session=True,  # Ctrl+C is for the engine
     )
     into, out = cast("IO[str]", child.stdin), cast("IO[str]", child.stdout)
     try:

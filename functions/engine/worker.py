@@ -128,6 +128,9 @@ class Worker:
                 return self._attempt(claimed) if isinstance(claimed, Task) else claimed
             except Draining:
                 return HandBack()
+            except NotATask as error:
+                log.warning("a message is no task: %s", error)
+                return Unreadable()
 
     def bury(self, message: Message) -> Decision:
         """Do what a dead letter asks for: its task says why, or gets what time it has left."""
@@ -146,6 +149,8 @@ class Worker:
                 return self._give_up(stored)
             except Draining:
                 return HandBack()
+            except NotATask:
+                return Unreadable()
 
     # --- claim -------------------------------------------------------------------------------------------------------
 
@@ -176,12 +181,15 @@ class Worker:
 
     def _stored(self, task: Task) -> Task:
         """The task as the database has it. One that it does not have (it was away when the task was accepted, or has
-        lost it) is stored now, from the message."""
+        lost it) is stored now, from the message. Raises NotATask for one that can't be stored."""
         stored = self._patiently(lambda: self._store.get(task.id))
         if stored is not None:
             return stored
         fresh = task.replace(status="pending", started_at=None, completed_at=None, error=None)
-        return self._patiently(lambda: self._store.insert(fresh))
+        try:
+            return self._patiently(lambda: self._store.insert(fresh))
+        except Unstorable as error:
+            raise NotATask("the database has no form for it") from error
 
     def _give_up(self, stored: Task) -> Decision:
         """Say why a task that nobody is at work on will not be done."""

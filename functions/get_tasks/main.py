@@ -6,14 +6,14 @@ import functions_framework
 from flask import Request, Response
 
 from sluice import service
-from sluice.http import Endpoint, answer, conditional
+from sluice.http import Endpoint, answer, conditional, single_values
 from sluice.kinds import kinds
 from sluice.requests import read_list_query
 from sluice.services import Services
 
 
 def list_tasks(request: Request, services: Services) -> Response:
-    query = read_list_query(request.args)
+    query = read_list_query(single_values(request.args))
     return conditional(request, answer(service.list_tasks(services.store, query)))
 
 

@@ -46,9 +46,9 @@ def _check_text(text: str) -> str:
 
 
 #: A short text on one line, and a text of any number of lines. Neither may hold control characters.
-Line = Annotated[str, AfterValidator(_check_line), Field(min_length=1, max_length=200)]
+Line = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_check_line)]
 Text = Annotated[
-    str, AfterValidator(_check_text), Field(min_length=1, json_schema_extra={"maxLength": MAX_INPUT_BYTES})
+    str, Field(min_length=1, json_schema_extra={"maxLength": MAX_INPUT_BYTES}), AfterValidator(_check_text)
 ]
 
 
@@ -125,9 +125,9 @@ def field_errors(error: ValidationError) -> list[FieldError]:
 
 
 def _sentence(message: str) -> str:
-    return message.removeprefix("Value error, ").replace(
-        "Extra inputs are not permitted", "is not a field of this kind"
-    )
+    """pydantic's messages, in words for the caller."""
+    message = message.removeprefix("Value error, ").replace(" items after validation", " characters")
+    return message.replace("Extra inputs are not permitted", "is not a field of this kind")
 
 
 @cache

@@ -48,7 +48,7 @@ def clock() -> Clock:
 def store(request: pytest.FixtureRequest, clock: Clock) -> Iterator[MongoTaskStore]:
     database = f"test_{uuid.uuid4().hex[:8]}"
     if request.param == "mongomock":
-        yield MongoTaskStore(mongomock.MongoClient(tz_aware=True), database, clock=clock)
+        yield MongoTaskStore(mongomock.MongoClient(tz_aware=True), database, clock=clock, one_at_a_time=True)
         return
     if request.param == "MONGODB_URI":
         uri = os.environ["MONGODB_URI"]

@@ -1,0 +1,186 @@
+"""One of the two services alive is enough to accept a task; with both away nothing is kept."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Literal
+
+import pytest
+from werkzeug.test import TestResponse
+
+from sluice.errors import StoreUnavailable
+from sluice.task import Task
+from tests.functions.conftest import Sluice, problem_of
+
+EVERY_WAY_TO_BE_AWAY = pytest.mark.parametrize("away", ["refuses", "silent"])
+Away = Literal["refuses", "silent"]
+
+
+def unavailable(response: TestResponse) -> str:
+    problem = problem_of(response, HTTPStatus.SERVICE_UNAVAILABLE)
+    assert int(response.headers["Retry-After"]) > 0
+    assert response.headers["Cache-Control"] == "no-store"
+    detail: str = problem["detail"]
+    return detail
+
+
+# --- add -------------------------------------------------------------------------------------------------------------
+
+
+@EVERY_WAY_TO_BE_AWAY
+def test_with_the_queue_away_a_task_is_accepted_and_stored_to_be_queued_later(sluice: Sluice, away: Away) -> None:
+    sluice.broker.away = away
+    response = sluice.add()
+    assert response.status_code == HTTPStatus.ACCEPTED
+    task = response.get_json()
+    assert task["queued_at"] is None
+    assert response.headers["Location"] == f"/tasks/get/{task['_id']}"
+    assert sluice.get(task["_id"]).get_json() == task
+    assert [found.id for found in sluice.store.unqueued(10)] == [task["_id"]]
+    assert sluice.messages() == []
+
+
+def test_a_message_that_is_not_confirmed_in_time_is_taken_back(sluice: Sluice) -> None:
+    sluice.broker.away = "silent"
+    sluice.add()
+    [future] = sluice.broker.unconfirmed
+    assert future.cancelled()
+
+
+def test_with_the_database_away_a_task_is_accepted_and_whole_in_the_queue(sluice: Sluice) -> None:
+    sluice.database.is_away = True
+    response = sluice.add(language="go")
+    assert response.status_code == HTTPStatus.ACCEPTED
+    task = response.get_json()
+    assert task["queued_at"] == task["created_at"]
+    [message] = sluice.messages()
+    assert message.id == task["_id"]
+    assert Task.from_message(message.body).to_json() == task
+    sluice.database.is_away = False
+    assert sluice.stored(task["_id"]) is None
+
+
+@pytest.mark.parametrize("key", [None, "order-1"])
+@EVERY_WAY_TO_BE_AWAY
+def test_with_both_away_nothing_is_accepted_and_nothing_kept(sluice: Sluice, away: Away, key: str | None) -> None:
+    sluice.broker.away, sluice.database.is_away = away, True
+    unavailable(sluice.add(key=key))
+    assert all(future.cancelled() for future in sluice.broker.unconfirmed)
+    sluice.broker.away, sluice.database.is_away = None, False
+    assert sluice.is_empty()
+
+
+def test_a_closed_queue_is_an_away_queue(sluice: Sluice) -> None:
+    sluice.broker.close()
+    response = sluice.add()
+    assert (response.status_code, response.get_json()["queued_at"]) == (HTTPStatus.ACCEPTED, None)
+
+
+@EVERY_WAY_TO_BE_AWAY
+def test_a_key_works_while_one_of_the_two_is_away(sluice: Sluice, away: Away) -> None:
+    sluice.broker.away = away
+    first = sluice.add(key="k")
+    assert sluice.add(key="k").get_json() == first.get_json()
+    problem_of(sluice.add(key="k", objective="Subtract."), HTTPStatus.UNPROCESSABLE_ENTITY)
+    sluice.broker.away, sluice.database.is_away = None, True
+    again = sluice.add(key="k")
+    assert (again.status_code, again.get_json()["_id"]) == (HTTPStatus.ACCEPTED, first.get_json()["_id"])
+
+
+def test_a_bad_request_is_told_so_whatever_is_away(sluice: Sluice) -> None:
+    sluice.broker.away, sluice.database.is_away = "refuses", True
+    problem_of(sluice.add(objective=""), HTTPStatus.BAD_REQUEST)
+
+
+def test_once_they_are_back_tasks_are_accepted_as_ever(sluice: Sluice) -> None:
+    sluice.broker.away, sluice.database.is_away = "refuses", True
+    unavailable(sluice.add())
+    sluice.broker.away, sluice.database.is_away = None, False
+    task = sluice.add().get_json()
+    assert task["queued_at"] is not None
+    assert sluice.get(task["_id"]).get_json() == task
+
+
+def test_accepted_tasks_are_counted_by_where_they_are_kept(sluice: Sluice) -> None:
+    sluice.database.is_away = True
+    sluice.add()
+    sluice.broker.away, sluice.database.is_away = "refuses", False
+    sluice.add()
+    metrics = sluice.adding.get("/metrics").text
+    for place in ("queue", "database"):
+        assert f'sluice_tasks_accepted_total{{kept_by="{place}",kind="code"}}' in metrics
+
+
+# --- retry -----------------------------------------------------------------------------------------------------------
+
+
+@EVERY_WAY_TO_BE_AWAY
+def test_with_the_queue_away_a_retry_is_accepted_to_be_queued_later(sluice: Sluice, away: Away) -> None:
+    task_id = sluice.given(status="failed").id
+    sluice.broker.away = away
+    response = sluice.retry(task_id)
+    assert response.status_code == HTTPStatus.ACCEPTED
+    assert (response.get_json()["status"], response.get_json()["queued_at"]) == ("pending", None)
+    assert sluice.get(task_id).get_json() == response.get_json()
+    assert [found.id for found in sluice.store.unqueued(10)] == [task_id]
+
+
+def test_a_retry_that_is_queued_counts_even_if_the_database_goes_away_before_it_is_noted(
+    sluice: Sluice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise StoreUnavailable("the database does not answer")
+
+    monkeypatch.setattr(sluice.store, "mark_queued", fail)
+    task_id = sluice.given(status="failed").id
+    response = sluice.retry(task_id)
+    assert response.status_code == HTTPStatus.ACCEPTED
+    assert response.get_json()["status"] == "pending"
+    assert [message.id for message in sluice.messages()] == [task_id]
+
+
+def test_with_the_database_away_there_is_no_retry(sluice: Sluice) -> None:
+    task = sluice.given(status="failed")
+    sluice.database.is_away = True
+    unavailable(sluice.retry(task.id))
+    assert sluice.messages() == []
+    sluice.database.is_away = False
+    assert sluice.get(task.id).get_json() == task.to_json()
+
+
+# --- get and cancel --------------------------------------------------------------------------------------------------
+
+
+def test_with_the_database_away_nothing_can_be_shown(sluice: Sluice) -> None:
+    task_id = sluice.add().get_json()["_id"]
+    sluice.database.is_away = True
+    unavailable(sluice.get(task_id))
+    unavailable(sluice.list())
+
+
+def test_with_the_database_away_the_kinds_are_still_shown(sluice: Sluice) -> None:
+    sluice.database.is_away = True
+    assert sluice.getting.get("/tasks/get/kinds").status_code == HTTPStatus.OK
+
+
+def test_with_the_database_away_nothing_is_cancelled(sluice: Sluice) -> None:
+    task_id = sluice.add().get_json()["_id"]
+    sluice.database.is_away = True
+    unavailable(sluice.cancel(task_id))
+    sluice.database.is_away = False
+    assert sluice.get(task_id).get_json()["status"] == "pending"
+
+
+def test_with_the_queue_away_tasks_are_shown_and_cancelled_as_ever(sluice: Sluice) -> None:
+    task_id = sluice.add().get_json()["_id"]
+    sluice.broker.away = "refuses"
+    assert sluice.get(task_id).status_code == HTTPStatus.OK
+    assert sluice.list().status_code == HTTPStatus.OK
+    assert sluice.cancel(task_id).status_code == HTTPStatus.OK
+
+
+def test_what_can_be_no_id_is_not_found_even_with_the_database_away(sluice: Sluice) -> None:
+    sluice.database.is_away = True
+    problem_of(sluice.get("x"), HTTPStatus.NOT_FOUND)
+    problem_of(sluice.cancel("x"), HTTPStatus.NOT_FOUND)
+    problem_of(sluice.retry("x"), HTTPStatus.NOT_FOUND)
