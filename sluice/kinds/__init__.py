@@ -46,9 +46,9 @@ def _check_text(text: str) -> str:
 
 
 #: A short text on one line, and a text of any number of lines. Neither may hold control characters.
-Line = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_check_line)]
+Line = Annotated[str, AfterValidator(_check_line), Field(min_length=1, max_length=200)]
 Text = Annotated[
-    str, Field(min_length=1, json_schema_extra={"maxLength": MAX_INPUT_BYTES}), AfterValidator(_check_text)
+    str, AfterValidator(_check_text), Field(min_length=1, json_schema_extra={"maxLength": MAX_INPUT_BYTES})
 ]
 
 
