@@ -217,14 +217,12 @@ class MongoTaskStore:
             result = self._tasks.update_one(_fence(task), {"$set": {**changes, "lease_until": self._clock() + lease}})
         return bool(result.matched_count)
 
-    def hold(self, tasks: Sequence[Task], *, engine: str, lease: timedelta) -> set[str]:
-        """Hold on to many running tasks at once. Returns the ids of those that are still these attempts'."""
+    def hold(self, tasks: Sequence[Task], *, engine: str, lease: timedelta) -> set[tuple[str, int]]:
+        """Hold on to many running tasks at once. Returns the ids and attempts of those that still run."""
         with self._answering():
             query = {"_id": {"$in": [task.id for task in tasks]}, "status": "running", "engine": engine}
             self._tasks.update_many(query, {"$set": {"lease_until": self._clock() + lease}})
-            attempts = {task.id: task.attempts for task in tasks}
-            found = self._tasks.find(query, {"attempts": 1})
-            return {document["_id"] for document in found if attempts[document["_id"]] == document["attempts"]}
+            return {(found["_id"], found["attempts"]) for found in self._tasks.find(query, {"attempts": 1})}
 
     def finish(self, task: Task, status: Literal["completed", "failed"], changes: Document) -> bool:
         """Write the result of an attempt. False, and nothing written, when it is no longer this attempt's."""

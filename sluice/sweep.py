@@ -14,7 +14,7 @@ from sluice.broker import Message, TaskBroker
 from sluice.errors import BrokerUnavailable, Unavailable
 from sluice.metrics import TASKS_MENDED
 from sluice.store import MongoTaskStore
-from sluice.task import Task, utc_now
+from sluice.task import Task, expiry, utc_now
 
 log = logging.getLogger(__name__)
 
@@ -30,8 +30,6 @@ PATIENCE_SECONDS = 2.0
 #: Seconds between two messages for the same abandoned task.
 AGAIN_SECONDS = 30.0
 
-EXPIRED = {"code": "expired", "message": "No engine could take the task before its time was over. Try it again."}
-
 
 def sweep(store: MongoTaskStore, broker: TaskBroker, timeout: float) -> None:
     """One round. Raises Unavailable when a service that it needs is away; the next round goes on from there."""
@@ -42,9 +40,9 @@ def sweep(store: MongoTaskStore, broker: TaskBroker, timeout: float) -> None:
 
 
 def fail_overdue(store: MongoTaskStore) -> None:
-    """Tasks that were never started and whose deadline is over: their dead letter was lost, or never written."""
+    """Pending tasks whose deadline is over: their dead letter was lost, or never written."""
     for task in store.overdue(utc_now() - timedelta(seconds=PATIENCE_SECONDS), BATCH):
-        if store.fail(task, EXPIRED):
+        if store.fail(task, expiry(task.document["error"], task.attempts)):
             _mended("overdue", task)
 
 

@@ -116,6 +116,17 @@ def new_task(
     )
 
 
+def expiry(last_error: Document | None, attempts: int) -> Document:
+    """The error of a task whose time was over before it was done: it says why, as far as that is known."""
+    if last_error is not None:
+        message = f"The time for the task was over before it worked. The last try: {last_error['message']}"
+    elif attempts > 0:
+        message = "The time for the task was over: the engine that worked on it went away. Try it again."
+    else:
+        message = "No engine could take the task before its time was over. Try it again."
+    return {"code": "expired", "message": message}
+
+
 class Task:
     """A view on a task's document, with names and types for what every kind has."""
 
@@ -218,7 +229,8 @@ class Task:
         _check(document, "kind", isinstance(document.get("kind"), str) and document["kind"] != "")
         _check(document, "status", document.get("status") in STATUSES)
         _check(document, "attempts", type(document.get("attempts")) is int)
-        _check(document, "steps", isinstance(document.get("steps"), list))
+        _check(document, "steps", _is_list_of_objects(document.get("steps")))
+        _check(document, "error", document.get("error") is None or _is_error(document["error"]))
         for field in TIME_FIELDS:
             document[field] = _time_or_none(document, field)
         for field in ("created_at", "deadline"):
@@ -229,6 +241,14 @@ class Task:
 def _check(document: Document, field: str, holds: bool) -> None:
     if not holds:
         raise NotATask(f"{field} is missing or of the wrong type" if field in document else f"{field} is missing")
+
+
+def _is_list_of_objects(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, dict) for item in value)
+
+
+def _is_error(value: Any) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("code"), str) and isinstance(value.get("message"), str)
 
 
 def _time_or_none(document: Document, field: str) -> datetime | None:

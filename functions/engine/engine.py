@@ -210,23 +210,23 @@ class Engine:
         quiet = []
         for attempt in self._worker.running:
             changes = attempt.step.take_changes() if self._age(attempt) >= WATCH_SECONDS else {}
-            if changes:
-                try:
+            try:
+                if changes:
                     if not self._store.report(attempt.task, changes, lease=lease):
                         attempt.step.stop("lost")
                     attempt.held = time.monotonic()
-                except Unstorable:
-                    log.warning("what the handler of task %s reports can't be stored", attempt.task.id)
-                except StoreUnavailable:
-                    attempt.step.put_back(changes)
-                    raise
-            elif time.monotonic() - attempt.held >= HOLD_SECONDS:
+            except Unstorable:
+                log.warning("what the handler of task %s reports can't be stored", attempt.task.id)
+            except StoreUnavailable:
+                attempt.step.put_back(changes)
+                raise
+            if time.monotonic() - attempt.held >= HOLD_SECONDS:
                 quiet.append(attempt)
         if quiet:
             held = self._store.hold([attempt.task for attempt in quiet], engine=self.name, lease=lease)
             for attempt in quiet:
                 attempt.held = time.monotonic()
-                if attempt.task.id not in held:
+                if (attempt.task.id, attempt.task.attempts) not in held:
                     attempt.step.stop("lost")
 
     # --- the sweep ---------------------------------------------------------------------------------------------------

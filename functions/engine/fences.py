@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from markdown_it import MarkdownIt
 
 
-def code_in(answer: str, language: str = "") -> str:
+def code_in(answer: str, language: str = "", *, growing: bool = False) -> str:
     """The code in an answer: the fenced blocks in the language that was asked for, or else the longest block. Ends with
-    a newline unless it is empty."""
+    a newline unless it is empty. While an answer is still growing, what stands outside of fences is no code yet."""
     blocks = [
         (token.info.strip().split(" ")[0].lower(), token.content)
         for token in _parser().parse(answer)
@@ -27,7 +27,7 @@ def code_in(answer: str, language: str = "") -> str:
     elif blocks:
         code = max((content for _, content in blocks), key=len)
     else:
-        code = "" if _is_only_fence(answer) else answer
+        code = "" if growing or _is_only_fence(answer) else answer
     code = code.strip("\n").rstrip()
     return f"{code}\n" if code else ""
 

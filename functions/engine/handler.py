@@ -23,8 +23,16 @@ from sluice.task import Document, format_time, utc_now
 
 log = logging.getLogger(__name__)
 
+#: Characters of a message or a name that are kept.
+MAX_TEXT = 2_000
+
 #: Steps kept of all attempts of a task together.
 MAX_STEPS = 50
+
+
+def presentable(text: str) -> str:
+    """A handler's text, fit to be stored and read: no halves of characters, and not endless."""
+    return text[:MAX_TEXT].encode(errors="replace").decode()
 
 
 class Failed(Exception):
@@ -32,8 +40,8 @@ class Failed(Exception):
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
-        self.code = code
-        self.message = message
+        self.code = presentable(code)
+        self.message = presentable(message)
 
 
 class Retry(Exception):
@@ -41,8 +49,8 @@ class Retry(Exception):
 
     def __init__(self, code: str, message: str, after: float | None = None) -> None:
         super().__init__(message)
-        self.code = code
-        self.message = message
+        self.code = presentable(code)
+        self.message = presentable(message)
         self.after = after
 
 
@@ -63,7 +71,7 @@ class Step:
         self.settings = settings
         self._attempt = attempt
         self._lock = threading.Lock()
-        self._steps: list[Document] = list(earlier or [])
+        self._steps: list[Document] = [_ended(step) for step in earlier or []]
         self._changes: Document = {}
         self._stop_reason: str | None = None
         self._on_stop: list[Callable[[], object]] = []
@@ -74,14 +82,15 @@ class Step:
         self.check()
         started = time.perf_counter()
         entry: Document = {
-            "name": name,
+            "name": presentable(name),
             "attempt": self._attempt,
             "status": "running",
             "started_at": format_time(utc_now()),
             "ms": None,
             "message": None,
         }
-        self._set_steps([*self._steps, entry][-MAX_STEPS:])
+        with self._lock:
+            self._set_steps([*self._steps, entry][-MAX_STEPS:])
         try:
             yield
         except BaseException as error:
@@ -165,9 +174,14 @@ class Step:
 
     def _end(self, entry: Document, status: str, message: str | None, started: float) -> None:
         ended = {**entry, "status": status, "ms": round((time.perf_counter() - started) * 1000), "message": message}
-        self._set_steps([ended if step is entry else step for step in self._steps])
+        with self._lock:
+            self._set_steps([ended if step is entry else step for step in self._steps])
 
     def _set_steps(self, steps: list[Document]) -> None:
-        with self._lock:
-            self._steps = steps
-            self._changes["steps"] = [dict(entry) for entry in steps]
+        self._steps = steps
+        self._changes["steps"] = [dict(entry) for entry in steps]
+
+
+def _ended(step: Document) -> Document:
+    """A step of an earlier attempt. One that was still running was cut short by the end of its engine."""
+    return step if step.get("status") != "running" else {**step, "status": "failed", "message": "its engine went away"}

@@ -18,6 +18,8 @@ from email.utils import parsedate_to_datetime
 from functools import cache
 from typing import TYPE_CHECKING, Any, cast
 
+from pydantic import BaseModel
+
 from functions.engine.handler import Failed, Retry, Step
 from sluice.settings import Settings
 
@@ -36,8 +38,8 @@ Messages = list[dict[str, str]]
 class Answer:
     text: str
     model: str | None
-    #: `prompt_tokens`, `completion_tokens`, `total_tokens`, where the server counts them.
-    usage: dict[str, int] | None
+    #: `prompt_tokens`, `completion_tokens`, `total_tokens` and more, as the server counts them, if it does.
+    usage: dict[str, Any] | None
 
 
 class Model:
@@ -68,7 +70,6 @@ class Model:
                 raise
 
     async def _ask(self, messages: Messages, task_id: str, on_text: Callable[[str], None]) -> Answer:
-        import httpx2
         import openai
 
         try:
@@ -78,17 +79,18 @@ class Model:
             raise Retry("model_timeout", f"The model did not finish within {self._timeout:g} seconds.") from None
         except openai.APIError as error:
             raise _translated(error) from error
-        except httpx2.HTTPError as error:  # in mid-stream the package lets these through
-            raise Retry("cut_off", "The model's answer broke off.") from error
-        except (ValueError, TypeError, AttributeError, UnicodeError) as error:
+        except (ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
             log.warning("the model's answer can't be read: %r", error)
             raise Retry("invalid_answer", "The model's server sent an answer that can't be read.") from error
 
     async def _stream(self, messages: Messages, task_id: str, on_text: Callable[[str], None]) -> Answer:
+        import httpx2
+        import openai
+
         text, refusal = "", ""
         finish_reason: str | None = None
         model: str | None = None
-        usage: dict[str, int] | None = None
+        usage: Any = None
         stream = await self._client.chat.completions.create(
             model=self._model,
             messages=cast("Any", messages),
@@ -96,23 +98,20 @@ class Model:
             stream_options={"include_usage": True},
             extra_headers={"X-Client-Request-Id": task_id},
         )
-        async with stream:
-            async for chunk in stream:
-                model = chunk.model or model
-                if chunk.usage is not None:
-                    counts = chunk.usage
-                    usage = {
-                        "prompt_tokens": counts.prompt_tokens,
-                        "completion_tokens": counts.completion_tokens,
-                        "total_tokens": counts.total_tokens,
-                    }
-                for choice in chunk.choices[:1]:
-                    text += choice.delta.content or ""
-                    refusal += choice.delta.refusal or ""
-                    finish_reason = choice.finish_reason or finish_reason
-                if len(text) > MAX_ANSWER:
-                    raise Failed("answer_too_long", "The model's answer is too long. Ask for less at once.")
-                on_text(text)
+        try:
+            async with stream:
+                async for chunk in stream:
+                    model = chunk.model or model
+                    usage = chunk.usage or usage
+                    for choice in chunk.choices[:1]:
+                        text += choice.delta.content or ""
+                        refusal += choice.delta.refusal or ""
+                        finish_reason = choice.finish_reason or finish_reason
+                    if len(text) > MAX_ANSWER:
+                        raise Failed("answer_too_long", "The model's answer is too long. Ask for less at once.")
+                    on_text(text)
+        except (openai.APIConnectionError, httpx2.HTTPError) as error:
+            raise Retry("cut_off", "The model's answer broke off.") from error
         if refusal:
             raise Failed("refused", f"The model refused: {refusal[:500]}")
         if finish_reason == "content_filter":
@@ -121,7 +120,12 @@ class Model:
             raise Failed("cut_off", "The model ran out of room before the answer was complete. Ask for less at once.")
         if finish_reason is None:
             raise Retry("cut_off", "The model's answer broke off.")
-        return Answer(text, model, usage)
+        return Answer(whole(text), model, usage.model_dump() if isinstance(usage, BaseModel) else None)
+
+
+def whole(text: str) -> str:
+    """A text whose characters may have been cut in two (a stream may end a piece between two halves)."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _translated(error: openai.APIError) -> Failed | Retry:

@@ -28,7 +28,7 @@ from sluice.logs import log_context
 from sluice.metrics import QUEUED_SECONDS, TASK_SECONDS, TASKS_FINISHED, TASKS_PUT_OFF, TASKS_RUNNING, TASKS_STARTED
 from sluice.settings import Settings
 from sluice.store import MongoTaskStore, Setback
-from sluice.task import Document, Task, utc_now
+from sluice.task import Document, Task, expiry, utc_now
 
 T = TypeVar("T")
 
@@ -124,6 +124,8 @@ class Worker:
             return Unreadable()
         with log_context(task_id=task.id, **_request_id(message)):
             try:
+                if self.draining.is_set():
+                    return HandBack()
                 claimed = self._claim(task)
                 return self._attempt(claimed) if isinstance(claimed, Task) else claimed
             except Draining:
@@ -196,7 +198,7 @@ class Worker:
         if stored.status == "running" and stored.crashes + 1 >= self._settings.crash_limit:
             error = CRASHED
         else:
-            error = _expired(stored.document.get("error"), started=stored.attempts > 0)
+            error = expiry(stored.document["error"], stored.attempts)
         if self._patiently(lambda: self._store.fail(stored, error)):
             TASKS_FINISHED.labels(stored.kind, error["code"]).inc()
             log.info("failed: %s", error["code"])
@@ -224,27 +226,33 @@ class Worker:
 
     def _run(self, task: Task, step: Step) -> Document | Exception:
         """The handler's outputs, checked, or what it raised."""
-        kind = kinds().get(task.kind)
         try:
-            handler = self._handlers(task.kind)
-        except LookupError:
-            kind = None
-        if kind is None:  # a newer function knows it, this engine not yet: an upgrade is on its way
-            return Retry("unknown_kind", f"This engine does not know tasks of kind {task.kind}.")
-        try:
-            inputs = kind.inputs_of(task.document)
-            if task.crashes > 0:
-                # It was there when an engine died. Whether it was the cause shows in a process of its own.
-                return _checked(kind, run_isolated(task, inputs, step))
-            return _checked(kind, handler(inputs, step))
-        except InvalidRequest as error:
-            fields = ", ".join(problem.field for problem in error.errors)
-            return Failed("invalid_input", f"The task's inputs are not valid for its kind: {fields}.")
-        except (Failed, Retry, Stopped, Crashed) as error:
-            return error
+            return self._outputs(task, step)
         except BaseException as error:
+            if step.stop_reason is not None:  # whatever it raised, it raised because it was told to stop
+                return Stopped(step.stop_reason)
+            if isinstance(error, Failed | Retry | Crashed):
+                return error
             log.exception("the handler of kind %s failed in an unforeseen way", task.kind)
             return Failed("internal_error", f"The handler failed in an unforeseen way ({type(error).__name__}).")
+
+    def _outputs(self, task: Task, step: Step) -> Document:
+        kind = kinds().get(task.kind)
+        try:
+            if kind is None:
+                raise LookupError(task.kind)
+            handler = self._handlers(task.kind)
+        except LookupError:  # a newer function knows it, this engine not yet: an upgrade is on its way
+            raise Retry("unknown_kind", f"This engine does not know tasks of kind {task.kind}.") from None
+        try:
+            inputs = kind.inputs_of(task.document)
+        except InvalidRequest as error:
+            fields = ", ".join(problem.field for problem in error.errors)
+            raise Failed("invalid_input", f"The task's inputs are not valid for its kind: {fields}.") from None
+        if task.crashes > 0:
+            # It was there when an engine died. Whether it was the cause shows in a process of its own.
+            return _checked(kind, run_isolated(task, inputs, step))
+        return _checked(kind, handler(inputs, step))
 
     def _conclude(self, task: Task, step: Step, outcome: Document | Exception) -> Decision:
         """Write what has come out of an attempt, and decide what becomes of its message."""
@@ -294,9 +302,10 @@ class Worker:
 
     def _put_off(self, task: Task, error: Document, reported: Document, *, pause: float, count: Setback) -> Decision:
         """Let the task wait for its next try, or give it up when its time would be over by then."""
-        retry_at = self._clock() + timedelta(seconds=pause)
-        if retry_at >= task.deadline:
-            return self._finish(task, "failed", {"error": _expired(error, started=True), **reported})
+        now = self._clock()
+        if pause >= (task.deadline - now).total_seconds():
+            return self._finish(task, "failed", {"error": expiry(error, task.attempts), **reported})
+        retry_at = now + timedelta(seconds=pause)
         changes = {"error": error, **reported}
         if not self._patiently(lambda: self._store.put_off(task, changes, retry_at=retry_at, count=count)):
             return Settled()
@@ -333,16 +342,6 @@ def _checked(kind: Kind, outputs: Any) -> Document:
     if size > MAX_OUTPUT_BYTES:
         raise Failed("invalid_output", f"The result is larger than {MAX_OUTPUT_BYTES // 1024 // 1024} MiB.")
     return checked.model_dump()
-
-
-def _expired(last_error: Document | None, *, started: bool) -> Document:
-    if last_error is not None:
-        message = f"The time for the task was over before it worked. The last try: {last_error['message']}"
-    elif started:
-        message = "The time for the task was over: the engine that worked on it went away. Try it again."
-    else:
-        message = "No engine could take the task before its time was over. Try it again."
-    return {"code": "expired", "message": message}
 
 
 def _pause(tries: int) -> float:

@@ -164,7 +164,7 @@ def test_reports_and_holds_renew_the_lease(store: MongoTaskStore, clock: Clock) 
     store.cancel(cancelled.id)
     clock.pass_(seconds=9)
     assert store.report(reporting, {"progress": 40, "message": "so far"}, lease=LEASE)
-    assert store.hold([quiet, cancelled], engine="e1", lease=LEASE) == {quiet.id}
+    assert store.hold([quiet, cancelled], engine="e1", lease=LEASE) == {(quiet.id, quiet.attempts)}
     clock.pass_(seconds=9)
     assert read(store, reporting).is_leased(clock())
     assert read(store, reporting).document["message"] == "so far"

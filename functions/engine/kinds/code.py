@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 
+from pydantic import ValidationError
+
 from functions.engine.fences import code_in
 from functions.engine.handler import Failed, Step
-from functions.engine.model import Answer, model
+from functions.engine.model import Answer, model, whole
 from sluice.kinds.code import Inputs, Outputs, Usage
 
 #: Seconds between two looks at the growing answer.
@@ -37,7 +39,10 @@ def run(task: Inputs, step: Step) -> Outputs:
 
 
 def _usage(answer: Answer) -> Usage | None:
-    return None if answer.usage is None else Usage(**answer.usage)
+    try:
+        return Usage.model_validate(answer.usage)
+    except ValidationError:
+        return None  # not all servers count
 
 
 class _Growing:
@@ -51,4 +56,4 @@ class _Growing:
     def __call__(self, text: str) -> None:
         if time.monotonic() - self._looked >= LOOK_SECONDS:
             self._looked = time.monotonic()
-            self._step.show(code=code_in(text, self._language))
+            self._step.show(code=code_in(whole(text), self._language, growing=True))
