@@ -7,6 +7,8 @@ FUNCTION_SOURCE=functions/add_task/main.py FUNCTION_TARGET=add_task \\
 from __future__ import annotations
 
 import os
+import socket
+import struct
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -32,7 +34,24 @@ control_socket_disable = True
 loglevel = "warning"
 
 # All workers answer `/metrics` for each other, through files. Set before a worker imports prometheus_client.
-os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", tempfile.mkdtemp(prefix="sluice-metrics-"))
+if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="sluice-metrics-")
+
+#: Seconds that a thread waits for the next piece of a request: sixteen slow callers must not hold all of them for ever.
+READ_SECONDS = 10
+
+
+def when_ready(server: Any) -> None:
+    # gunicorn's threads read without a timeout. The kernel's own is inherited by every connection that is accepted.
+    for listener in server.LISTENERS:
+        listener.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", READ_SECONDS, 0))
+
+
+def post_worker_init(_worker: Any) -> None:
+    # Load the function now: with wrong settings the process ends, and no caller waits for the imports.
+    import functions_framework
+
+    functions_framework.app.app = functions_framework.create_app()  # type: ignore[no-untyped-call]
 
 
 def child_exit(_server: Any, worker: Any) -> None:

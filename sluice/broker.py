@@ -20,6 +20,9 @@ PAUSES = (1, 2, 5, 10, 30, 60, 120)
 #: How many times RabbitMQ hands out a message that nobody acknowledged before it becomes a dead letter.
 DELIVERY_LIMIT = 20
 
+#: For a queue whose messages must never die of it. RabbitMQ 4 has a limit where none is given, and 3.10 knows no -1.
+NO_DELIVERY_LIMIT = 1_000_000
+
 #: Messages that are no tasks are kept for people to look at: at most so many, for at most so long.
 UNREADABLE_LIMIT = 1_000
 UNREADABLE_SECONDS = 7 * 24 * 3600
@@ -41,7 +44,7 @@ class Topology:
 
     def __init__(self, name: str = "tasks", ttl_seconds: int = 300) -> None:
         self.tasks = Queue(name, ttl_seconds=ttl_seconds, dead_letters_to=f"{name}.dead", delivery_limit=DELIVERY_LIMIT)
-        self.dead = Queue(f"{name}.dead")
+        self.dead = Queue(f"{name}.dead", delivery_limit=NO_DELIVERY_LIMIT)
         self.unreadable = Queue(f"{name}.unreadable", ttl_seconds=UNREADABLE_SECONDS, max_length=UNREADABLE_LIMIT)
         self.waits = {
             pause: Queue(f"{name}.retry.{pause}", ttl_seconds=pause, dead_letters_to=name) for pause in PAUSES
@@ -71,6 +74,10 @@ class Delivery(Protocol):
 
     @property
     def message(self) -> Message: ...
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it can still be settled."""
 
     def ack(self) -> None:
         """The message has done its work."""

@@ -54,6 +54,9 @@ STATUS_OF: list[tuple[type[SluiceError], HTTPStatus]] = [
     (errors.Unavailable, HTTPStatus.SERVICE_UNAVAILABLE),
 ]
 
+#: Bad fields that one answer names.
+MAX_ERRORS = 20
+
 KNOWN_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 #: Where a request's id is kept in its environment.
@@ -155,7 +158,7 @@ def problem(status: HTTPStatus, detail: str, field_errors: list[FieldError] | No
         "detail": detail,
     }
     if field_errors:
-        content["errors"] = [{"field": error.field, "message": error.message} for error in field_errors]
+        content["errors"] = [{"field": error.field, "message": error.message} for error in field_errors[:MAX_ERRORS]]
     response = answer(content, status)
     response.mimetype = "application/problem+json"
     return response

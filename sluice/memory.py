@@ -28,11 +28,10 @@ class _Entry:
 
 @dataclass(slots=True)
 class _State:
-    """A queue's messages: those that wait, oldest first, and those that are handed out."""
+    """A queue and the messages that wait in it, oldest first."""
 
     queue: Queue
     ready: deque[_Entry] = field(default_factory=deque)
-    unacked: int = 0
 
 
 class InMemoryDelivery:
@@ -45,6 +44,10 @@ class InMemoryDelivery:
     @property
     def message(self) -> Message:
         return self._entry.message
+
+    @property
+    def is_open(self) -> bool:
+        return self in self._consumer.held[self._state.queue.name]
 
     def ack(self) -> None:
         self._broker._settle(self, self._state, self._entry, self._consumer, fate="ack")
@@ -179,7 +182,6 @@ class InMemoryTaskBroker:
                 entry.deliveries += 1
                 delivery = InMemoryDelivery(self, state, entry, consumer)
                 consumer.held[name][delivery] = (state, entry)
-                state.unacked += 1
                 handed_out.append((consumer.callbacks[name], delivery))
         return handed_out
 
@@ -199,7 +201,6 @@ class InMemoryTaskBroker:
         with self._lock:
             if consumer.held[state.queue.name].pop(delivery, None) is None:
                 return
-            state.unacked -= 1
             limit = state.queue.delivery_limit
             if fate == "reject" or (fate == "requeue" and limit is not None and entry.deliveries > limit):
                 self._die(state, entry)

@@ -12,14 +12,16 @@ import random
 import re
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import suppress
+from itertools import takewhile
 from typing import Any
 
 import pika
+import pika.data
 from pika.adapters.select_connection import IOLoop
 from pika.channel import Channel
 from pika.exceptions import AMQPError
@@ -43,7 +45,27 @@ MAX_UNCONFIRMED = 10_000
 #: Seconds without a turn of a connection's loop after which its thread counts as dead.
 LOOP_STUCK = 30
 
+#: Bytes of messages that may wait for their confirm in one process.
+MAX_UNCONFIRMED_BYTES = 32 * 1024 * 1024
+
 _PRECONDITION_FAILED = 406
+
+_decode_value = pika.data.decode_value
+
+
+def _decode_any_value(encoded: bytes, offset: int) -> tuple[Any, int]:
+    """pika ends the connection on a timestamp that datetime can't hold, and the message would come first again on every
+    new one: such a header reads as None. (A type byte, and eight bytes of seconds.)"""
+    try:
+        decoded: tuple[Any, int] = _decode_value(encoded, offset)
+        return decoded
+    except (ValueError, OverflowError, OSError):
+        if encoded[offset : offset + 1] != b"T":
+            raise
+        return None, offset + 9
+
+
+pika.data.decode_value = _decode_any_value
 
 
 def declare(channel: Any, queue: Queue) -> None:
@@ -103,6 +125,8 @@ class Link:
         self._ioloop: IOLoop | None = None
         self._connection: pika.SelectConnection | None = None
         self._opened = False
+        #: Whether it has been said that RabbitMQ is away: once is enough.
+        self._is_away = False
         self._stopping = threading.Event()
         self._turned = time.monotonic()
         #: Queues that exist with other arguments than ours: used as they are.
@@ -178,7 +202,10 @@ class Link:
 
     def _lost(self, connection: pika.SelectConnection, reason: BaseException) -> None:
         if not self._stopping.is_set():
-            log.warning("no connection to RabbitMQ: %s", _short(reason))
+            log.log(
+                logging.DEBUG if self._is_away else logging.WARNING, "no connection to RabbitMQ: %s", _short(reason)
+            )
+        self._is_away = True
         connection.ioloop.stop()
 
     def _set_up(self, connection: pika.SelectConnection) -> None:
@@ -192,12 +219,13 @@ class Link:
 
         def done(channel: Channel) -> None:
             channel.close()
-            self._opened = True
+            self._opened, self._is_away = True, False
             self._on_up(connection)
 
         def closed(_: Channel, reason: Exception) -> None:
             if getattr(reason, "reply_code", None) != _PRECONDITION_FAILED:
                 if not self._opened:
+                    log.error("the queues can't be declared: %s", _short(reason))
                     self.reset()
                 return
             name = re.search(r"for queue '([^']*)'", str(reason))
@@ -241,7 +269,8 @@ class _Publisher:
         self._lock = threading.Lock()
         self._waiting: deque[tuple[Message, str, Future[None]]] = deque()
         self._unconfirmed: dict[int, tuple[str, Future[None]]] = {}
-        self._unroutable: set[str] = set()
+        self._unroutable: Counter[str] = Counter()
+        self._bytes = 0
         self._counting: list[Future[int]] = []
         self._channel: Channel | None = None
         self._last_tag = 0
@@ -253,15 +282,18 @@ class _Publisher:
 
     @property
     def is_connected(self) -> bool:
-        return self._channel is not None
+        return self._channel is not None and not self._is_down
 
     def send(self, message: Message, queue: str) -> Future[None]:
         future: Future[None] = Future()
         with self._lock:
             if self._is_down:
                 raise BrokerUnavailable("no connection to the queue")
-            if len(self._waiting) + len(self._unconfirmed) >= MAX_UNCONFIRMED:
+            unconfirmed = len(self._waiting) + len(self._unconfirmed)
+            if unconfirmed >= MAX_UNCONFIRMED or self._bytes > MAX_UNCONFIRMED_BYTES:
                 raise BrokerUnavailable("too many messages wait for the queue's confirm")
+            self._bytes += len(message.body)
+            future.add_done_callback(lambda _: self._forget(len(message.body)))
             self._waiting.append((message, queue, future))
             wake = self._channel is not None and not self._flushing
             self._flushing = self._flushing or wake
@@ -297,6 +329,10 @@ class _Publisher:
         self._link.close()
 
     def _open_channel(self, connection: pika.SelectConnection) -> None:
+        # An alarm (memory, disk): the broker reads no more. What is sent now would wait in buffers, for good.
+        connection.add_on_connection_blocked_callback(lambda *_: self._turn_away())
+        connection.add_on_connection_unblocked_callback(lambda *_: self._welcome())
+
         def opened(channel: Channel) -> None:
             channel.add_on_close_callback(lambda _channel, _reason: self._link.reset())
             channel.add_on_return_callback(self._returned)
@@ -304,11 +340,29 @@ class _Publisher:
 
         def ready(channel: Channel) -> None:
             with self._lock:
-                self._channel, self._last_tag, self._is_down, self._flushing = channel, 0, False, True
-            self._flush()
-            self._on_up()
+                self._channel, self._last_tag = channel, 0
+            self._welcome()
 
         connection.channel(on_open_callback=opened)
+
+    def _welcome(self) -> None:
+        with self._lock:
+            self._is_down, self._flushing = False, True
+        self._flush()
+        self._on_up()
+
+    def _turn_away(self) -> None:
+        log.warning("RabbitMQ takes no messages now (an alarm: memory or disk)")
+        with self._lock:
+            self._is_down = True
+            waiting = [future for _, _, future in self._waiting if future.set_running_or_notify_cancel()]
+            self._waiting.clear()
+        for future in waiting:
+            future.set_exception(BrokerUnavailable("the queue takes no messages now"))
+
+    def _forget(self, size: int) -> None:
+        with self._lock:
+            self._bytes -= size
 
     def _flush(self) -> None:
         while True:
@@ -319,35 +373,29 @@ class _Publisher:
                 message, queue, future = self._waiting.popleft()
                 if not future.set_running_or_notify_cancel():
                     continue
+            try:
+                self._channel.basic_publish("", queue, message.body, _properties(message), mandatory=True)
+            except Exception as error:
+                future.set_exception(BrokerUnavailable(f"the message can't be sent: {_short(error)}"))
+                continue
+            with self._lock:
                 self._last_tag += 1
                 self._unconfirmed[self._last_tag] = (message.id, future)
-            self._channel.basic_publish(
-                "",
-                queue,
-                message.body,
-                BasicProperties(
-                    content_type="application/json",
-                    delivery_mode=2,
-                    message_id=message.id,
-                    headers=message.headers,
-                ),
-                mandatory=True,
-            )
 
     def _returned(self, _channel: Channel, _method: Basic.Return, properties: BasicProperties, _body: bytes) -> None:
         """The queue is gone. RabbitMQ says so before it confirms."""
-        self._unroutable.add(properties.message_id)
+        self._unroutable[properties.message_id] += 1
 
     def _confirmed(self, frame: Any) -> None:
         tag: int = frame.method.delivery_tag
         if frame.method.multiple:
-            tags = [unconfirmed for unconfirmed in self._unconfirmed if unconfirmed <= tag]
+            tags = list(takewhile(lambda unconfirmed: unconfirmed <= tag, self._unconfirmed))  # they are in order
         else:
             tags = [tag]
         for confirmed in tags:
             message_id, future = self._unconfirmed.pop(confirmed)
-            if message_id in self._unroutable:
-                self._unroutable.discard(message_id)
+            if self._unroutable[message_id] > 0:
+                self._unroutable[message_id] -= 1
                 future.set_exception(BrokerUnavailable("the queue does not exist"))
                 self._link.call(self._link.reset)  # opening the connection afresh declares it again
             elif isinstance(frame.method, Basic.Ack):
@@ -370,6 +418,12 @@ class _Publisher:
                 future.set_exception(BrokerUnavailable("the connection to the queue was lost"))
 
 
+def _properties(message: Message) -> BasicProperties:
+    return BasicProperties(
+        content_type="application/json", delivery_mode=2, message_id=message.id, headers=message.headers
+    )
+
+
 class RabbitDelivery:
     __slots__ = ("_channel", "_link", "_tag", "message")
 
@@ -378,6 +432,10 @@ class RabbitDelivery:
         self._channel = channel
         self._tag = tag
         self.message = message
+
+    @property
+    def is_open(self) -> bool:
+        return bool(self._channel.is_open)
 
     def ack(self) -> None:
         self._settle(lambda: self._channel.basic_ack(self._tag))
@@ -401,7 +459,6 @@ class RabbitConsumer:
     ) -> None:
         self._prefetch = prefetch
         self._callbacks = callbacks
-        self._lock = threading.Lock()
         #: The channels that consume now, by consumer tag.
         self._consuming: dict[str, Channel] = {}
         self._cancelled = threading.Event()
@@ -440,8 +497,13 @@ class RabbitConsumer:
                 on_message_callback=lambda ch, method, properties, body: self._deliver(
                     callback, ch, method, properties, body
                 ),
-                callback=lambda _: self._consuming.__setitem__(tag, channel),
+                callback=lambda _: started(tag, channel),
             )
+
+        def started(tag: str, channel: Channel) -> None:
+            self._consuming[tag] = channel
+            if self._cancelled.is_set():
+                self._cancel_all()
 
         for queue, callback in self._callbacks.items():
             connection.channel(

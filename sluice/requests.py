@@ -47,7 +47,7 @@ def read_new_task(fields: Mapping[str, Any]) -> NewTask:
         problems.append(FieldError("kind", f"must be one of: {', '.join(kinds())}"))
     else:
         try:
-            inputs = kind.parse(rest).model_dump()
+            inputs = kind.parse(rest).model_dump(mode="json")
         except InvalidRequest as error:
             if not error.errors:
                 raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import timedelta
+from itertools import accumulate
 from typing import Any
 
 from sluice.broker import Message, publish
@@ -12,8 +13,11 @@ from sluice.kinds import kinds
 from sluice.metrics import TASKS_ACCEPTED
 from sluice.requests import ListQuery, NewTask, encode_cursor
 from sluice.services import Services
-from sluice.store import MongoTaskStore
+from sluice.store import MongoTaskStore, cursor_of
 from sluice.task import Document, Task, id_from_key, is_id, new_id, new_task, utc_now
+
+#: Text that one page of a list may hold; a page that would hold more ends sooner.
+MAX_PAGE_BYTES = 4 * 1024 * 1024
 
 
 def add_task(
@@ -46,7 +50,9 @@ def add_task(
         stored = services.store.insert(task)
     except StoreUnavailable:
         if task.queued_at is None:
-            raise Unavailable("Neither the queue nor the database can be reached. Nothing was kept.") from None
+            raise Unavailable(
+                "Neither the queue nor the database answers. Try again, best with an Idempotency-Key."
+            ) from None
         TASKS_ACCEPTED.labels(task.kind, "queue").inc()
         return task  # the engine stores it, from the message
     TASKS_ACCEPTED.labels(task.kind, "database" if task.queued_at is None else "both").inc()
@@ -58,6 +64,10 @@ def list_tasks(store: MongoTaskStore, query: ListQuery) -> Document:
     tasks, following = store.page(
         query.user_id, kind=query.kind, status=query.status, limit=query.limit, after=query.after
     )
+    weights = accumulate(task.weight for task in tasks)
+    fitting = max(1, sum(weight <= MAX_PAGE_BYTES for weight in weights))
+    if fitting < len(tasks):
+        tasks, following = tasks[:fitting], cursor_of(tasks[fitting - 1])
     return {
         "tasks": [task.to_json() for task in tasks],
         "next": None if following is None else encode_cursor(following),

@@ -9,7 +9,7 @@ import threading
 from dataclasses import dataclass, field
 
 from sluice.broker import TaskBroker, Topology
-from sluice.errors import InvalidSettings
+from sluice.errors import InvalidSettings, Unavailable
 from sluice.logs import configure_logs
 from sluice.rabbit import RabbitTaskBroker
 from sluice.settings import Settings, reveal
@@ -93,7 +93,10 @@ def open_broker(settings: Settings, store: MongoTaskStore, role: str) -> RabbitT
     def send_missed() -> None:
         from sluice.sweep import send_unqueued
 
-        send_unqueued(store, broker, settings.publish_timeout_seconds)
+        try:
+            send_unqueued(store, broker, settings.publish_timeout_seconds)
+        except Unavailable as error:
+            log.info("sending the tasks that the queue missed later: %s", error)
 
     broker = RabbitTaskBroker(
         reveal(settings.rabbitmq_url),

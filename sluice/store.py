@@ -19,7 +19,7 @@ from typing import Any, Literal
 import pymongo
 from bson.errors import InvalidDocument
 from pymongo import ASCENDING, DESCENDING, ReturnDocument
-from pymongo.errors import ConfigurationError, DuplicateKeyError, InvalidURI, PyMongoError
+from pymongo.errors import ConfigurationError, DuplicateKeyError, InvalidURI, PyMongoError, WriteError
 
 from sluice.errors import InvalidSettings, StoreUnavailable, Unstorable
 from sluice.task import TERMINAL, Document, Status, Task, statuses_before, utc_now
@@ -41,7 +41,7 @@ INDEXES: dict[str, list[tuple[str, int]]] = {
     ],
     "user_kind_newest": [("user_id", ASCENDING), ("kind", ASCENDING), ("created_at", DESCENDING), ("_id", DESCENDING)],
     # The sweep: what is not finished, by what makes it suspicious.
-    "status_queued": [("status", ASCENDING), ("queued_at", ASCENDING)],
+    "status_queued_created": [("status", ASCENDING), ("queued_at", ASCENDING), ("created_at", ASCENDING)],
     "status_deadline": [("status", ASCENDING), ("deadline", ASCENDING)],
     "status_lease": [("status", ASCENDING), ("lease_until", ASCENDING)],
 }
@@ -57,6 +57,10 @@ class Cursor:
 
     created_at: datetime
     task_id: str
+
+
+def cursor_of(task: Task) -> Cursor:
+    return Cursor(task.document["created_at"], task.id)
 
 
 def open_mongodb(uri: str, database: str, *, timeout: float = 2.0, name: str = "sluice") -> MongoTaskStore:
@@ -90,7 +94,12 @@ class MongoTaskStore:
     ) -> None:
         """`one_at_a_time` is for a client that bears no concurrent use, as mongomock's."""
         self._client = client
-        self._tasks = client[database].get_collection("tasks", write_concern=pymongo.WriteConcern(w="majority"))
+        self._tasks = client[database].get_collection(
+            "tasks",
+            # Whatever the URI says: a claim that could be lost, or a look at an old state, would break the promises.
+            write_concern=pymongo.WriteConcern(w="majority"),
+            read_preference=pymongo.ReadPreference.PRIMARY,
+        )
         self._timeout = timeout
         self._clock = clock
         self._failed_at = float("-inf")
@@ -147,8 +156,7 @@ class MongoTaskStore:
             tasks = [Task(_aware(document)) for document in found]
         if len(tasks) <= limit:
             return tasks, None
-        last = tasks[limit - 1]
-        return tasks[:limit], Cursor(last.document["created_at"], last.id)
+        return tasks[:limit], cursor_of(tasks[limit - 1])
 
     def cancel(self, task_id: str) -> Task | None:
         """Cancel a task that is not finished. None when there is no such task or it is finished."""
@@ -181,32 +189,41 @@ class MongoTaskStore:
 
     # --- engines -----------------------------------------------------------------------------------------------------
 
-    def claim(self, task_id: str, *, engine: str, lease: timedelta) -> Task | None:
-        """Start a pending task that is due: the next attempt is this engine's. None when it is not to be had so."""
+    def claim(self, task_id: str, *, engine: str, lease: timedelta, token: str = "") -> Task | None:
+        """Start a pending task that is due: the next attempt is this engine's. None when it is not to be had so. The
+        `token` tells the claimer, if the database's answer was lost, that this claim was its own."""
         now = self._clock()
-        return self._claim({"_id": task_id, "status": "pending", "retry_at": _not_after(now)}, now, engine, lease)
+        return self._claim(
+            {"_id": task_id, "status": "pending", "retry_at": _not_after(now)}, now, engine, token, lease
+        )
 
-    def take_over(self, task: Task, *, engine: str, lease: timedelta) -> Task | None:
-        """Start a running task whose engine is gone, and count that as a crash. None when somebody was faster."""
+    def take_over(self, task: Task, *, engine: str, lease: timedelta, token: str = "") -> Task | None:
+        """Start a running task whose engine is gone. None when somebody was faster.
+
+        The first time this makes the task a suspect (`crashes` is 1). Later it says nothing about the task: a suspect
+        runs in a process of its own, and only the death of that one counts."""
         now = self._clock()
         fence = {"_id": task.id, "status": "running", "attempts": task.attempts, "lease_until": _not_after(now)}
-        return self._claim(fence, now, engine, lease, crashes=1)
+        return self._claim(fence, now, engine, token, lease, {"crashes": max(1, task.crashes)})
 
-    def _claim(self, query: Document, now: datetime, engine: str, lease: timedelta, *, crashes: int = 0) -> Task | None:
+    def _claim(
+        self, query: Document, now: datetime, engine: str, token: str, lease: timedelta, more: Document | None = None
+    ) -> Task | None:
         changes = {
             "status": "running",
             "started_at": now,
             "engine": engine,
+            "token": token,
             "lease_until": now + lease,
             "retry_at": None,
             "error": None,
+            **(more or {}),
         }
-        counts = {"attempts": 1} | ({"crashes": crashes} if crashes else {})
         with self._answering():
             return _task(
                 self._tasks.find_one_and_update(
                     {**query, "deadline": {"$gt": now}},
-                    {"$set": changes, "$inc": counts},
+                    {"$set": changes, "$inc": {"attempts": 1}},
                     return_document=ReturnDocument.AFTER,
                 )
             )
@@ -314,9 +331,11 @@ class MongoTaskStore:
             raise
         except (InvalidDocument, OverflowError, UnicodeEncodeError) as error:
             raise Unstorable("the database has no form for this") from error
+        except WriteError as error:  # it has answered: it does not take this document
+            raise Unstorable("the database does not take this") from error
         except PyMongoError as error:
             self._failed_at = time.monotonic()
-            log.warning("the database does not answer: %s", type(error).__name__)
+            log.warning("the database fails: %s %s", type(error).__name__, getattr(error, "code", None) or "")
             raise StoreUnavailable("the database does not answer") from error
         else:
             self._failed_at = float("-inf")

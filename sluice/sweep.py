@@ -6,12 +6,14 @@ Safe to run anywhere, any number at once: each mend is won by one conditional up
 from __future__ import annotations
 
 import logging
+import time
+from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from datetime import timedelta
 
 from sluice.broker import Message, TaskBroker
-from sluice.errors import BrokerUnavailable, Unavailable
+from sluice.errors import BrokerUnavailable, StoreUnavailable
 from sluice.metrics import TASKS_MENDED
 from sluice.store import MongoTaskStore
 from sluice.task import Task, expiry, utc_now
@@ -41,65 +43,82 @@ def sweep(store: MongoTaskStore, broker: TaskBroker, timeout: float) -> None:
 
 def fail_overdue(store: MongoTaskStore) -> None:
     """Pending tasks whose deadline is over: their dead letter was lost, or never written."""
-    for task in store.overdue(utc_now() - timedelta(seconds=PATIENCE_SECONDS), BATCH):
-        if store.fail(task, expiry(task.document["error"], task.attempts)):
-            _mended("overdue", task)
+    found = store.overdue(utc_now() - timedelta(seconds=PATIENCE_SECONDS), BATCH)
+    while found:
+        for task in found:
+            if store.fail(task, expiry(task.document["error"], task.attempts)):
+                _mended("overdue", task)
+        found = store.overdue(utc_now() - timedelta(seconds=PATIENCE_SECONDS), BATCH) if len(found) == BATCH else []
 
 
 def resend_abandoned(store: MongoTaskStore, broker: TaskBroker, timeout: float) -> None:
     """Tasks that are running, but whose engine is gone, and whose message has not brought another one."""
-    before = utc_now() - timedelta(seconds=AGAIN_SECONDS)
-    chosen = [task for task in store.abandoned(before, BATCH) if store.mark_swept(task)]
-    _send(store, broker, chosen, "abandoned", timeout)
+    found = store.abandoned(utc_now() - timedelta(seconds=AGAIN_SECONDS), BATCH)
+    _send(store, broker, _won(found, store.mark_swept), "abandoned", timeout)
 
 
 def send_unqueued(store: MongoTaskStore, broker: TaskBroker, timeout: float) -> None:
     """Tasks that were accepted while the queue was away."""
-    try:
-        while True:
-            found = store.unqueued(BATCH)
-            now = utc_now()
-            chosen = [task for task in found if store.mark_queued(task, now)]
-            _send(store, broker, [task.replace(queued_at=now) for task in chosen], "unqueued", timeout)
-            if len(found) < BATCH:
-                return
-    except Unavailable as error:
-        log.info("sending the tasks that the queue missed later: %s", error)
+    _send_all(store, broker, lambda: store.unqueued(BATCH), "unqueued", timeout)
 
 
 def resend_lost(store: MongoTaskStore, broker: TaskBroker, timeout: float) -> None:
     """Pending tasks that nobody has taken although the queue is empty: their messages are gone."""
     before = utc_now() - timedelta(seconds=QUIET_SECONDS)
-    found = store.quiet(before, BATCH)
-    if not found or broker.ready(broker.topology.tasks) > 0:
-        return
-    now = utc_now()
-    chosen = [task.replace(queued_at=now) for task in found if store.mark_queued(task, now)]
-    _send(store, broker, chosen, "lost", timeout)
+    if store.quiet(before, 1) and broker.ready(broker.topology.tasks) == 0:
+        _send_all(store, broker, lambda: store.quiet(before, BATCH), "lost", timeout)
+
+
+def _send_all(
+    store: MongoTaskStore, broker: TaskBroker, find: Callable[[], list[Task]], fault: str, timeout: float
+) -> None:
+    """Send the messages of all pending tasks that are found, batch by batch."""
+    while True:
+        found = find()
+        now = utc_now()
+        won = _won(found, lambda task, now=now: store.mark_queued(task, now))  # type: ignore[misc]
+        _send(store, broker, [task.replace(queued_at=now) for task in won], fault, timeout)
+        if len(found) < BATCH:
+            return
+
+
+def _won(tasks: list[Task], mark: Callable[[Task], bool]) -> list[Task]:
+    """Those of these tasks that this sweep is the one to mend. When the database goes away in between, those that were
+    won so far: they are marked, and must be sent."""
+    won: list[Task] = []
+    for task in tasks:
+        try:
+            if mark(task):
+                won.append(task)
+        except StoreUnavailable:
+            break
+    return won
 
 
 def _send(store: MongoTaskStore, broker: TaskBroker, tasks: list[Task], fault: str, timeout: float) -> None:
-    """Send these tasks' messages. What is not confirmed is noted as not queued, for the next round."""
+    """Send these tasks' messages. What is not confirmed is noted as not queued, for the next round. Raises
+    BrokerUnavailable if there is any."""
     sent: list[tuple[Task, Future[None] | None]] = []
     for task in tasks:
         try:
             sent.append((task, broker.send(Message(task.id, task.to_message()), broker.topology.tasks)))
         except BrokerUnavailable:
             sent.append((task, None))
-    failed = False
+    deadline = time.monotonic() + timeout
+    unsent = []
     for task, future in sent:
         try:
             if future is None:
                 raise BrokerUnavailable("no connection to the queue")
-            future.result(timeout)
+            future.result(max(0.0, deadline - time.monotonic()))
             _mended(fault, task)
         except (BrokerUnavailable, FutureTimeoutError):
-            failed = True
             if future is not None:
                 future.cancel()
-            if fault != "abandoned":
-                store.mark_queued(task, None)
-    if failed:
+            unsent.append(task)
+    if unsent and fault != "abandoned":
+        _won(unsent, lambda task: store.mark_queued(task, None))
+    if unsent:
         raise BrokerUnavailable("the queue did not take all of the messages")
 
 

@@ -34,9 +34,9 @@ MOVES: dict[Status, frozenset[Status]] = {
 #: Fields of every task, whatever its kind. A kind's inputs and outputs may not use these names.
 TIME_FIELDS = ("created_at", "queued_at", "started_at", "completed_at", "deadline", "retry_at")
 PUBLIC_FIELDS = frozenset({"_id", "user_id", "kind", "status", "progress", "steps", "attempts", "error", *TIME_FIELDS})
-#: Bookkeeping of the engine, never shown: who runs it and until when nobody else may, how many engines died of it,
-#: how often it was put off, when the sweep last mended it.
-PRIVATE_FIELDS = frozenset({"engine", "lease_until", "crashes", "failures", "swept_at"})
+#: Bookkeeping of the engine, never shown: who runs it, by which claim, and until when nobody else may; how often a
+#: process died of it, how often it was put off, when the sweep last mended it.
+PRIVATE_FIELDS = frozenset({"engine", "token", "lease_until", "crashes", "failures", "swept_at"})
 RESERVED_FIELDS = PUBLIC_FIELDS | PRIVATE_FIELDS
 
 _ID = re.compile(r"[0-9a-f]{32}")
@@ -189,6 +189,11 @@ class Task:
         retry_at: datetime | None = self.document.get("retry_at")
         return retry_at
 
+    @property
+    def weight(self) -> int:
+        """About how many bytes its texts have."""
+        return sum(len(value) for value in self.document.values() if isinstance(value, str))
+
     def is_leased(self, now: datetime) -> bool:
         """Whether a living engine says that it is at work on this task."""
         lease_until: datetime | None = self.document.get("lease_until")
@@ -230,7 +235,6 @@ class Task:
         _check(document, "status", document.get("status") in STATUSES)
         _check(document, "attempts", type(document.get("attempts")) is int)
         _check(document, "steps", _is_list_of_objects(document.get("steps")))
-        _check(document, "error", document.get("error") is None or _is_error(document["error"]))
         for field in TIME_FIELDS:
             document[field] = _time_or_none(document, field)
         for field in ("created_at", "deadline"):
@@ -245,10 +249,6 @@ def _check(document: Document, field: str, holds: bool) -> None:
 
 def _is_list_of_objects(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(item, dict) for item in value)
-
-
-def _is_error(value: Any) -> bool:
-    return isinstance(value, dict) and isinstance(value.get("code"), str) and isinstance(value.get("message"), str)
 
 
 def _time_or_none(document: Document, field: str) -> datetime | None:

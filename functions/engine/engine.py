@@ -14,13 +14,14 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from functions.engine.kinds import Handler, find_handler
 from functions.engine.worker import Attempt, HandBack, Settled, Unreadable, Wait, Worker
-from sluice.broker import Delivery, Message, Queue, publish
+from sluice.broker import Consumer, Delivery, Message, Queue, publish
 from sluice.errors import BrokerUnavailable, StoreUnavailable, Unavailable, Unstorable
 from sluice.metrics import MESSAGES_UNREADABLE
 from sluice.services import Services
@@ -39,6 +40,10 @@ STUCK_SECONDS = 60.0
 
 #: Seconds that handlers have to obey when the grace period is over.
 OBEY_SECONDS = 5.0
+
+#: Headers that go with a message when it moves on. The broker's own (x-death …) must not: RabbitMQ before 4.0 believes
+#: them, takes the way for a cycle of expiries, and drops the message.
+KEPT_HEADERS = ("x-request-id", "traceparent", "x-attempt")
 
 #: Seconds before a message goes back when its wait queue can't be reached: it would come again at once.
 CALM_SECONDS = 1.0
@@ -61,6 +66,7 @@ class Engine:
         #: Deliveries that are being worked on.
         self._busy: set[Delivery] = set()
         self._is_deaf = False
+        self._consumer: Consumer | None = None
 
     def start(self) -> None:
         """Start to consume; returns at once, whether or not the services can be reached yet."""
@@ -77,10 +83,11 @@ class Engine:
         hand their tasks back; only then let go of the queue. Returns whether every handler ended."""
         deadline = time.monotonic() + (self._settings.engine_grace_seconds if grace is None else grace)
         self._worker.draining.set()
-        self._consumer.cancel()
+        if self._consumer is not None:
+            self._consumer.cancel()
         for inbox in (self._tasks, self._dead):
-            while not inbox.empty():
-                if (delivery := inbox.get()) is not None:
+            with suppress(Empty):
+                while (delivery := inbox.get_nowait()) is not None:
                     delivery.requeue()
         for inbox, count in ((self._tasks, self._settings.engine_concurrency), (self._dead, 1)):
             for _ in range(count):
@@ -88,11 +95,13 @@ class Engine:
         log.info("stopping; %s tasks are being finished", len(self._worker.running))
         ended = self._wait_for_workers(deadline)
         if not ended:
+            self._worker.hurry.set()
             for attempt in self._worker.running:
                 attempt.step.stop("draining")
             ended = self._wait_for_workers(time.monotonic() + OBEY_SECONDS)
         self._done.set()
-        self._consumer.close()
+        if self._consumer is not None:
+            self._consumer.close()
         log.info("stopped")
         return ended
 
@@ -100,12 +109,12 @@ class Engine:
 
     @property
     def is_consuming(self) -> bool:
-        return self._consumer.is_consuming
+        return self._consumer is not None and self._consumer.is_consuming
 
     def complaints(self) -> list[str]:
         """What a restart of this process would mend. Empty while it is well, also while the services are away."""
         complaints = []
-        if not self._consumer.is_alive:
+        if self._consumer is not None and not self._consumer.is_alive:
             complaints.append("the connection's thread is dead or stuck")
         if time.monotonic() - self._watched > STUCK_SECONDS:
             complaints.append("the watch is stuck")
@@ -130,6 +139,8 @@ class Engine:
 
     def _serve(self, inbox: SimpleQueue[Delivery | None], handle: Callable[[Delivery], None]) -> None:
         while (delivery := inbox.get()) is not None:
+            if not delivery.is_open:
+                continue  # its connection is gone while it waited here: it comes again
             self._busy.add(delivery)
             self._heard = time.monotonic()
             try:
@@ -176,7 +187,8 @@ class Engine:
     def _move(self, delivery: Delivery, queue: Queue, headers: dict[str, Any] | None = None) -> None:
         """Publish the message elsewhere, and acknowledge it here only once that is confirmed."""
         message = delivery.message
-        moved = Message(message.id, message.body, {**message.headers, **(headers or {})})
+        kept = {name: message.headers[name] for name in KEPT_HEADERS if name in message.headers}
+        moved = Message(message.id, message.body, {**kept, **(headers or {})})
         try:
             publish(self._broker, moved, queue, self._settings.publish_timeout_seconds)
         except BrokerUnavailable:
@@ -188,7 +200,7 @@ class Engine:
     # --- the watch ---------------------------------------------------------------------------------------------------
 
     def _age(self, attempt: Attempt) -> float:
-        return time.monotonic() - attempt.started
+        return time.monotonic() - attempt.step.started
 
     def _watch(self) -> None:
         while not self._done.wait(WATCH_SECONDS):
@@ -232,20 +244,27 @@ class Engine:
     # --- the sweep ---------------------------------------------------------------------------------------------------
 
     def _sweep(self) -> None:
-        has_indexes = False
+        has_indexes = hears_nothing = False
         pause = random.uniform(0.2, 1.0)  # engines that start together don't sweep together
         while not self._done.wait(pause):
             pause = self._settings.sweep_seconds * random.uniform(0.75, 1.25)
             try:
-                if not has_indexes:
-                    self._store.create_indexes()
-                    has_indexes = True
+                has_indexes = has_indexes or self._create_indexes()
                 sweep(self._store, self._broker, self._settings.publish_timeout_seconds)
-                self._is_deaf = self._hears_nothing()
+                hears_nothing, heard_nothing = self._hears_nothing(), hears_nothing
+                self._is_deaf = hears_nothing and heard_nothing
             except Unavailable as error:
                 log.info("sweeping later: %s", error)
             except Exception:
                 log.exception("the sweep failed in an unforeseen way")
+
+    def _create_indexes(self) -> bool:
+        try:
+            self._store.create_indexes()
+        except StoreUnavailable as error:
+            log.warning("the indexes can't be created now: %s", error)
+            return False
+        return True
 
     def _hears_nothing(self) -> bool:
         """Whether tasks wait while this engine has had nothing to do for a long time."""

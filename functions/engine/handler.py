@@ -69,6 +69,8 @@ class Step:
     ) -> None:
         self.task_id = task_id
         self.settings = settings
+        #: When the handler was started (monotonic seconds); waiting for a place to start in does not count.
+        self.started = time.monotonic()
         self._attempt = attempt
         self._lock = threading.Lock()
         self._steps: list[Document] = [_ended(step) for step in earlier or []]
@@ -121,10 +123,9 @@ class Step:
         """While inside, a stop calls this (on another thread): use it to break off what blocks."""
         with self._lock:
             self._on_stop.append(callback)
-            late = self._stop_reason is not None
-        if late:
-            callback()
         try:
+            if self._stop_reason is not None:
+                callback()
             yield
         finally:
             with self._lock:

@@ -17,6 +17,7 @@ class HealthServer:
     def __init__(self, engine: Engine, services: Services, host: str, port: int) -> None:
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            timeout = 30  # seconds that an idle connection keeps its thread
 
             def do_GET(self) -> None:
                 status, content_type, body = respond(self.path, engine, services)

@@ -31,8 +31,12 @@ def main() -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     engine = Engine(services)
+    try:
+        health = HealthServer(engine, services, settings.host, settings.port)
+    except OSError as error:
+        sys.stderr.write(f"The engine can't listen on port {settings.port}: {error.strerror}\n")
+        return 2
     engine.start()
-    health = HealthServer(engine, services, settings.host, settings.port)
     log.info("engine %s takes tasks from %s, health on port %s", engine.name, settings.task_queue, health.port)
     stop.wait()
     ended = engine.drain()

@@ -24,8 +24,8 @@ def main() -> int:
         sys.stderr.write(f"The sweep can't start: {error}\n")
         return 2
     try:
-        services.store.create_indexes()
         sweep(services.store, services.broker, settings.publish_timeout_seconds)
+        services.store.create_indexes()
     except Unavailable as error:
         log.error("the sweep could not finish: %s", error)
         return 1

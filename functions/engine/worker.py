@@ -10,11 +10,13 @@ import logging
 import random
 import threading
 import time
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any, TypeVar
+from itertools import chain, repeat
+from typing import Any, Literal, TypeVar
 
 from pydantic import ValidationError
 
@@ -28,17 +30,20 @@ from sluice.logs import log_context
 from sluice.metrics import QUEUED_SECONDS, TASK_SECONDS, TASKS_FINISHED, TASKS_PUT_OFF, TASKS_RUNNING, TASKS_STARTED
 from sluice.settings import Settings
 from sluice.store import MongoTaskStore, Setback
-from sluice.task import Document, Task, expiry, utc_now
+from sluice.task import Document, Status, Task, expiry, utc_now
 
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
 #: Bytes that the outputs of one task may have as JSON. A MongoDB document ends at 16 MiB.
-MAX_OUTPUT_BYTES = 4 * 1024 * 1024
+MAX_OUTPUT_BYTES = 1024 * 1024
 
 #: Seconds between two tries after a transient failure: doubled from the first to the last, with jitter.
 FIRST_PAUSE, LAST_PAUSE = 2.0, 60.0
+
+#: Seconds before a claim is tried again that somebody else was faster with.
+AGAIN_SECONDS = 0.05
 
 #: Seconds between two tries to reach a database that is away.
 STORE_PAUSES = (0.1, 0.2, 0.5, 1.0)
@@ -81,7 +86,6 @@ class Attempt:
 
     task: Task
     step: Step
-    started: float = field(default_factory=time.monotonic)
     held: float = field(default_factory=time.monotonic)
 
 
@@ -108,7 +112,9 @@ class Worker:
         self._lease = timedelta(seconds=settings.lease_seconds)
         self._lock = threading.Lock()
         self._running: dict[tuple[str, int], Attempt] = {}
+        #: The engine is stopping: start nothing more. Then: its grace is over, keep nobody waiting.
         self.draining = threading.Event()
+        self.hurry = threading.Event()
 
     @property
     def running(self) -> list[Attempt]:
@@ -158,8 +164,11 @@ class Worker:
 
     def _claim(self, task: Task) -> Task | Decision:
         """Make the next attempt of the task ours, or say why not."""
+        token = uuid.uuid4().hex
+        claim = partial(self._store.claim, task.id, engine=self._name, token=token, lease=self._lease)
+        take_over = partial(self._store.take_over, engine=self._name, token=token, lease=self._lease)
         while True:
-            claimed = self._patiently(lambda: self._store.claim(task.id, engine=self._name, lease=self._lease))
+            claimed = self._patiently(claim)
             if claimed is not None:
                 return claimed
             stored = self._stored(task)
@@ -167,12 +176,14 @@ class Worker:
             if stored.is_terminal:
                 return Settled()
             if stored.status == "running":
+                if stored.document.get("token") == token:
+                    return stored  # it was ours: only the database's answer was lost
                 if stored.is_leased(now):  # by another engine, or by this one: its connection was lost meanwhile
                     lease_until: datetime = stored.document["lease_until"]
                     return Wait((lease_until - now).total_seconds())
-                if stored.deadline <= now or stored.crashes + 1 >= self._settings.crash_limit:
+                if stored.deadline <= now or self._settings.crash_limit <= max(1, stored.crashes):
                     return self._give_up(stored)
-                taken = self._patiently(partial(self._store.take_over, stored, engine=self._name, lease=self._lease))
+                taken = self._patiently(partial(take_over, stored))
                 if taken is not None:
                     log.warning("the engine of attempt %s is gone; this is attempt %s", stored.attempts, taken.attempts)
                     return taken
@@ -180,6 +191,7 @@ class Worker:
                 return self._give_up(stored)
             elif stored.retry_at is not None and stored.retry_at > now:
                 return Wait((stored.retry_at - now).total_seconds())
+            self.draining.wait(AGAIN_SECONDS)  # somebody else was faster just now
 
     def _stored(self, task: Task) -> Task:
         """The task as the database has it. One that it does not have (it was away when the task was accepted, or has
@@ -195,7 +207,7 @@ class Worker:
 
     def _give_up(self, stored: Task) -> Decision:
         """Say why a task that nobody is at work on will not be done."""
-        if stored.status == "running" and stored.crashes + 1 >= self._settings.crash_limit:
+        if stored.status == "running" and stored.deadline > self._clock():
             error = CRASHED
         else:
             error = expiry(stored.document["error"], stored.attempts)
@@ -262,7 +274,7 @@ class Worker:
             return Settled()
         match outcome:
             case Stopped() if step.stop_reason == "draining":
-                self._patiently(lambda: self._store.put_off(task, reported))
+                self._stubbornly(lambda: self._store.put_off(task, reported))
                 return HandBack()
             case Stopped() if step.stop_reason is not None:
                 error = {"code": "timed_out", "message": f"The task took longer than {step.stop_reason}."}
@@ -285,14 +297,14 @@ class Worker:
         error = {"code": "internal_error", "message": "The handler stopped without being asked to."}
         return self._finish(task, "failed", {"error": error, **reported})
 
-    def _finish(self, task: Task, status: Any, changes: Document) -> Decision:
+    def _finish(self, task: Task, status: Literal["completed", "failed"], changes: Document) -> Decision:
         try:
-            written = self._patiently(lambda: self._store.finish(task, status, changes))
+            written = self._stubbornly(lambda: self._store.finish(task, status, changes))
         except Unstorable:
-            error = {"code": "invalid_output", "message": "The handler's result can't be stored."}
-            changes = {"error": error, "steps": changes["steps"]}
-            written = self._patiently(lambda: self._store.finish(task, "failed", changes))
-        if not written:
+            status = "failed"
+            changes = {"error": {"code": "invalid_output", "message": "The handler's result can't be stored."}}
+            written = self._stubbornly(lambda: self._store.finish(task, "failed", changes))
+        if not written and not self._was_written(task, status):
             log.warning("the result of attempt %s came too late and is not kept", task.attempts)
             return Settled()
         reason = (changes["error"] or {"code": "completed"})["code"]
@@ -307,22 +319,33 @@ class Worker:
             return self._finish(task, "failed", {"error": expiry(error, task.attempts), **reported})
         retry_at = now + timedelta(seconds=pause)
         changes = {"error": error, **reported}
-        if not self._patiently(lambda: self._store.put_off(task, changes, retry_at=retry_at, count=count)):
+        written = self._stubbornly(lambda: self._store.put_off(task, changes, retry_at=retry_at, count=count))
+        if not written and not self._was_written(task, "pending"):
             return Settled()
         TASKS_PUT_OFF.labels(task.kind, error["code"]).inc()
         log.info("attempt %s put off for %.0f s: %s", task.attempts, pause, error["code"])
         return Wait(pause, {"x-attempt": task.attempts})
 
-    def _patiently(self, operation: Callable[[], T]) -> T:
+    def _was_written(self, task: Task, status: Status) -> bool:
+        """Whether an attempt's last write was refused only because it had been made: its answer was lost, and it was
+        repeated."""
+        stored = self._stubbornly(lambda: self._store.get(task.id))
+        return stored is not None and (stored.status, stored.attempts) == (status, task.attempts)
+
+    def _patiently(self, operation: Callable[[], T], until: threading.Event | None = None) -> T:
         """Wait for a database that is away, however long it takes: the message is safe meanwhile, and the places that
         wait take no more. Raises Draining when the engine is to stop before the database is back."""
-        for count in range(1_000_000):
+        for pause in chain(STORE_PAUSES, repeat(STORE_PAUSES[-1])):
             try:
                 return operation()
             except StoreUnavailable:
-                if self.draining.wait(STORE_PAUSES[min(count, len(STORE_PAUSES) - 1)]):
+                if (until or self.draining).wait(pause):
                     raise Draining from None
-        raise AssertionError
+        raise AssertionError("unreachable: the pauses never end")
+
+    def _stubbornly(self, operation: Callable[[], T]) -> T:
+        """Wait for the database also while the engine stops, to the end of its grace: there is a result to lose."""
+        return self._patiently(operation, until=self.hurry)
 
 
 def _request_id(message: Message) -> dict[str, str]:
@@ -336,12 +359,15 @@ def _checked(kind: Kind, outputs: Any) -> Document:
         given = outputs.model_dump() if isinstance(outputs, kind.outputs) else outputs
         checked = kind.outputs.model_validate(given)
         size = len(checked.model_dump_json().encode())
-    except (ValidationError, ValueError) as error:
-        log.warning("the handler of kind %s returned what is not its kind's output: %s", kind.name, error)
+    except ValidationError as error:
+        wrong = [(item["loc"], item["type"]) for item in error.errors(include_input=False, include_url=False)]
+        log.warning("the handler of kind %s returned what is not its kind's output: %s", kind.name, wrong)
+        raise Failed("invalid_output", "The handler's result is not what this kind of task gives.") from None
+    except ValueError:
         raise Failed("invalid_output", "The handler's result is not what this kind of task gives.") from None
     if size > MAX_OUTPUT_BYTES:
         raise Failed("invalid_output", f"The result is larger than {MAX_OUTPUT_BYTES // 1024 // 1024} MiB.")
-    return checked.model_dump()
+    return checked.model_dump(mode="json")
 
 
 def _pause(tries: int) -> float:

@@ -55,13 +55,13 @@ Text = Annotated[
 class Inputs(BaseModel):
     """What a task of a kind is given. Fields that are not declared are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Outputs(BaseModel):
     """What a task of a kind gives. Every field needs a default: it is what the task shows until it is done."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class Kind:
         return self.parse({name: document[name] for name in self.inputs.model_fields if name in document})
 
     def blank_outputs(self) -> Document:
-        return self.outputs().model_dump()
+        return self.outputs().model_dump(mode="json")
 
     def schema(self) -> dict[str, Any]:
         """The kind as `GET /tasks/get/kinds` shows it: inputs and outputs as JSON Schema."""

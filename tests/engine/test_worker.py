@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -16,7 +17,7 @@ from functions.engine import worker as worker_module
 from functions.engine.handler import Failed, Retry, Step, Stopped
 from functions.engine.isolation import Crashed
 from functions.engine.kinds import Handler
-from functions.engine.worker import FIRST_PAUSE, LAST_PAUSE, HandBack, Settled, Unreadable, Wait
+from functions.engine.worker import FIRST_PAUSE, LAST_PAUSE, MAX_OUTPUT_BYTES, HandBack, Settled, Unreadable, Wait
 from sluice.broker import Message
 from sluice.settings import Settings
 from sluice.task import Document, Task, format_time
@@ -209,7 +210,7 @@ def test_a_task_that_was_taken_over_stays_apart_also_after_a_retry(bench: Bench,
 
 
 def test_a_task_that_keeps_killing_its_engine_is_given_up(bench: Bench) -> None:
-    task = bench.stored(status="running", attempts=3, crashes=2, lease_until=bench.clock.now)
+    task = bench.stored(status="running", attempts=3, crashes=3, lease_until=bench.clock.now)
     assert bench.worker(never).work(message_of(task)) == Settled()
     failed = bench.now(task)
     assert (failed.status, failed.document["error"]["code"]) == ("failed", "crashed")
@@ -392,8 +393,8 @@ POISON: dict[str, tuple[str, Handler]] = {
     "a field too many": ("message", returning({"message": "x", "secret": SECRET})),
     "a field of every task": ("message", returning({"message": "x", "status": "pending"})),
     "half of an object": ("code", returning({"code": "x", "usage": {"prompt_tokens": 1}})),
-    "more than 4 MiB": ("message", returning({"message": "x" * (4 * 1024 * 1024)})),
-    "more than 4 MiB of many bytes": ("message", returning({"message": "€" * (2 * 1024 * 1024)})),
+    "too much": ("message", returning({"message": "x" * MAX_OUTPUT_BYTES})),
+    "too many bytes": ("message", returning({"message": "€" * (MAX_OUTPUT_BYTES // 2)})),
     "half of a character": ("message", returning({"message": "\ud83d"})),
     "more than 64 bits": ("code", returning({"code": "x", "usage": {**USAGE, "total_tokens": 2**63}})),
     "far more than 64 bits": ("code", returning({"code": "x", "usage": {**USAGE, "total_tokens": 10**400}})),
@@ -714,11 +715,13 @@ def test_a_result_that_a_draining_engine_can_not_write_is_handed_back(bench: Ben
     def handler(inputs: Any, step: Step) -> Document:
         bench.database.away = {"all"}
         worker.draining.set()
+        threading.Timer(0.3, worker.hurry.set).start()
         return echo(inputs, step)
 
     worker = bench.worker(handler)
     task = bench.stored()
     assert worker.work(message_of(task)) == HandBack()
+    assert worker.hurry.is_set(), "a result is worth waiting for, to the end of the grace period"
     assert worker.running == []
 
 

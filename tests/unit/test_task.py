@@ -176,7 +176,7 @@ def test_a_new_code_task_reads_like_the_schema() -> None:
 
 
 def test_the_engines_bookkeeping_is_never_shown() -> None:
-    task = make_task(engine="engine-1", lease_until=NOON, crashes=2, failures=3, swept_at=NOON)
+    task = make_task(engine="engine-1", token="t", lease_until=NOON, crashes=2, failures=3, swept_at=NOON)
     assert task.document.keys() >= PRIVATE_FIELDS
     assert PRIVATE_FIELDS.isdisjoint(task.to_json())
     assert PRIVATE_FIELDS.isdisjoint(json.loads(task.to_message()))

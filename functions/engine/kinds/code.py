@@ -14,6 +14,9 @@ from sluice.kinds.code import Inputs, Outputs, Usage
 #: Seconds between two looks at the growing answer.
 LOOK_SECONDS = 0.5
 
+#: Characters up to which it is looked at: finding fences takes longer the more there is, and everybody's answers wait.
+LOOK_CHARACTERS = 32 * 1024
+
 INSTRUCTIONS = (
     "You are an experienced programmer. Answer with one short sentence and then exactly one fenced code block that "
     "holds the whole program in the language that the user names: complete, correct, idiomatic, with short comments. "
@@ -54,6 +57,6 @@ class _Growing:
         self._looked = time.monotonic()
 
     def __call__(self, text: str) -> None:
-        if time.monotonic() - self._looked >= LOOK_SECONDS:
+        if len(text) <= LOOK_CHARACTERS and time.monotonic() - self._looked >= LOOK_SECONDS:
             self._looked = time.monotonic()
             self._step.show(code=code_in(whole(text), self._language, growing=True))
