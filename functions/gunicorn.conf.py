@@ -38,7 +38,7 @@ if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="sluice-metrics-")
 
 #: Seconds that a thread waits for the next piece of a request: sixteen slow callers must not hold all of them for ever.
-READ_SECONDS = 10
+READ_SECONDS = 5
 
 
 def when_ready(server: Any) -> None:

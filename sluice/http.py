@@ -19,7 +19,7 @@ from typing import Any
 
 from flask import Request, Response, current_app, has_app_context
 from werkzeug.datastructures import MultiDict
-from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound, RequestEntityTooLarge
+from werkzeug.exceptions import ClientDisconnected, HTTPException, MethodNotAllowed, NotFound, RequestEntityTooLarge
 from werkzeug.routing import Map, Rule
 
 from sluice import errors
@@ -103,12 +103,14 @@ class Endpoint:
                 response: Response = handler(request, services(), **arguments)
             except HTTPException as error:
                 response = problem_of(error)
+                if isinstance(error, ClientDisconnected):
+                    request.stream = io.BytesIO()  # it would be waited for again
             except SluiceError as error:
                 response = _from_sluice(error)
             except Exception:
                 log.exception("a request failed in an unforeseen way")
                 response = problem(HTTPStatus.INTERNAL_SERVER_ERROR, "Something went wrong here. It has been logged.")
-            _finish_body(request)
+            _finish_body(request, response)
         response.headers["X-Request-Id"] = request_id
         response.headers["X-Content-Type-Options"] = "nosniff"
         response.headers.setdefault("Cache-Control", "no-store")
@@ -246,17 +248,21 @@ def _known(method: str) -> str:
     return method if method in KNOWN_METHODS else "other"
 
 
-def _finish_body(request: Request) -> None:
-    """Read what is left of a request's body, or throw it away if it is too large or breaks off. The framework does the
-    former after each answer, and would fail at the latter."""
+def _finish_body(request: Request, response: Response) -> None:
+    """Read what is left of a request's body, or throw it away if it is too large; one that has broken off has nothing
+    left. The framework reads it after each answer, and would fail at both."""
     try:
         request.get_data()
-    except (HTTPException, OSError):
+    except RequestEntityTooLarge:
         left = min(request.content_length or MAX_DISCARDED_BYTES, MAX_DISCARDED_BYTES)
         with suppress(OSError):
             while left > 0 and (chunk := request.environ["wsgi.input"].read(min(left, 65536))):
                 left -= len(chunk)
         request.stream = io.BytesIO()
+    except (HTTPException, OSError):
+        request.stream = io.BytesIO()
+    if isinstance(request.stream, io.BytesIO):
+        response.headers["Connection"] = "close"
 
 
 def _healthz(_request: Request, _services: Services) -> Response:

@@ -183,3 +183,65 @@ def test_a_wrong_url_is_refused_without_showing_it(url: str) -> None:
     with pytest.raises(InvalidSettings) as caught:
         RabbitTaskBroker(url, Topology())
     assert "secret" not in str(caught.value)
+
+
+def test_a_header_that_pika_can_not_read_does_not_stop_the_line(rabbit: RabbitNode, make_broker: MakeBroker) -> None:
+    broker = make_broker()
+    taken: list[Message] = []
+
+    def take(delivery: Delivery) -> None:
+        taken.append(delivery.message)
+        delivery.ack()
+
+    send(broker, "first")
+    with pika.BlockingConnection(pika.URLParameters(rabbit.url)) as connection:
+        connection.channel().basic_publish("", broker.topology.tasks.name, b"{}", _Milliseconds("odd"))
+    send(broker, "last")
+    broker.consume(10, take, lambda _: None)
+    eventually(lambda: len(taken) == 3)
+    assert [message.id for message in taken] == ["first", "odd", "last"]
+    assert taken[1].headers == {"sent": None}
+
+
+class _Milliseconds(pika.BasicProperties):
+    """Has a timestamp header in milliseconds, as some clients write it: a year that datetime can't hold."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(message_id=name, headers={"sent": 1})
+
+    def encode(self) -> list[bytes]:
+        table = b"\x04sentT" + (1_780_000_000_000_000).to_bytes(8, "big")
+        good = b"\x04sentI" + (1).to_bytes(4, "big")
+        pieces: list[bytes] = super().encode()
+        joined = b"".join(pieces)
+        at = joined.index(good)
+        return [joined[: at - 4], len(table).to_bytes(4, "big"), table, joined[at + len(good) :]]
+
+
+def test_in_an_alarm_of_the_broker_a_publisher_is_told_at_once_and_nothing_is_sent_later(
+    rabbit: RabbitNode, make_broker: MakeBroker
+) -> None:
+    broker = make_broker()
+    send(broker, "before")
+    rabbit.ctl("set_vm_memory_high_watermark", "absolute", "1MB")
+    try:
+        refused = 0
+        for number in range(200):
+            try:
+                send(broker, f"during-{number}", timeout=0.5)
+            except BrokerUnavailable:
+                refused += 1
+            if not broker.is_connected:
+                break
+        eventually(lambda: not broker.is_connected)
+        started = time.monotonic()
+        with pytest.raises(BrokerUnavailable):
+            send(broker, "refused")
+        assert time.monotonic() - started < 0.3
+    finally:
+        rabbit.ctl("set_vm_memory_high_watermark", "absolute", "2GB")
+    eventually(lambda: _can_send(broker), 15)
+    ids: list[str] = []
+    broker.consume(10, lambda delivery: (ids.append(delivery.message.id), delivery.ack())[0], lambda _: None)
+    eventually(lambda: "again" in ids)
+    assert "refused" not in ids

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import shutil
+import socket
 import sys
 import time
 from datetime import datetime
@@ -346,3 +347,42 @@ def test_each_function_starts_with_the_stock_command(stack: Stack) -> None:
         process.wait_until_ready()
         process.terminate()
     assert [process.wait(20) for process in stack._processes] == [0, 0, 0, 0]
+
+
+def test_a_message_that_was_handed_out_too_often_still_reaches_its_task(stack: Stack) -> None:
+    """Its headers say that it has died before. RabbitMQ 3.10 would take its way through a wait queue for a cycle."""
+    stack.start_functions("add", "get")
+    task_id = stack.add()
+    with pika.BlockingConnection(pika.URLParameters(stack.rabbit.url)) as connection:
+        channel = connection.channel()
+        for _ in range(21):
+            method, _, _ = eventually(lambda: (got := channel.basic_get(stack.queue))[0] and got)
+            channel.basic_nack(method.delivery_tag, requeue=True)
+        eventually(lambda: channel.queue_declare(f"{stack.queue}.dead", passive=True).method.message_count == 1)
+    stack.start_engine(SWEEP_SECONDS="1000")
+    (task,) = stack.wait_until_done([task_id], 15)
+    assert (task["status"], task["attempts"]) == ("completed", 1)
+
+
+def test_a_function_with_wrong_settings_ends_instead_of_answering_errors(stack: Stack) -> None:
+    port = free_port()
+    environment = stack.environment(
+        FUNCTION_SOURCE="functions/add_task/main.py", FUNCTION_TARGET="add_task", PORT=str(port), RABBITMQ_URL=""
+    )
+    command = [BIN / "gunicorn", "-c", "functions/gunicorn.conf.py", "functions_framework:app"]
+    function = stack._process("wrong", command, environment, port)
+    function.launch()
+    assert function.wait(20) not in (None, 0)
+    assert "RABBITMQ_URL is not set" in function.log_text()
+
+
+def test_callers_that_never_finish_their_requests_do_not_hold_a_function_for_ever(stack: Stack) -> None:
+    stack.start_functions("add")
+    port = int(stack.url("/tasks/add").split(":")[2].split("/")[0])
+    slow = [socket.create_connection(("127.0.0.1", port)) for _ in range(16)]
+    for connection in slow:
+        connection.sendall(b"POST /tasks/add HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n")
+        connection.sendall(b"Content-Length: 1000\r\n\r\n{")
+    assert stack.client.get(stack.url("/tasks/add").replace("/tasks/add", "/healthz"), timeout=20).status_code == 200
+    for connection in slow:
+        connection.close()
