@@ -16,6 +16,7 @@ run: $(RUN_READY) ## Sluice in one process on PORT (8080), with no services
 	@exec $(BIN)/python -m embedded
 
 test: check ## all tests; ARGS="-k word" chooses
+	@if command -v go > /dev/null; then echo "FerretDB: `$(BIN)/python -m tests.servers.ferretdb`"; fi
 	$(BIN)/python -m pytest $(ARGS)
 
 check: $(TEST_READY) ## lint, format, types
