@@ -12,7 +12,6 @@ from tests.servers.ferretdb import FerretDB, ferretdb_missing, go_command
 from tests.servers.rabbit import RabbitNode, rabbitmq_missing
 from tests.servers.wire_mongo import WireMongo
 
-
 # A second real server where there is a Go toolchain to build it with; nothing is missed without one.
 collect_ignore = [] if go_command() else ["servers/test_ferretdb.py"]
 
