@@ -48,8 +48,8 @@ def run_isolated(task: Task, inputs: Inputs, step: Step) -> Document:
     """The handler's outputs. Raises what the handler raises, Stopped when it was told to stop, Crashed when it died."""
     while not _places.acquire(timeout=0.5):
         step.check()
+        step.started = time.monotonic()  # its time begins when it gets a place
     try:
-        step.started = time.monotonic()
         return _run_child(task, inputs, step)
     finally:
         _places.release()
