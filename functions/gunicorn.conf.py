@@ -7,6 +7,7 @@ FUNCTION_SOURCE=functions/add_task/main.py FUNCTION_TARGET=add_task \\
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import struct
 import tempfile
@@ -34,7 +35,7 @@ control_socket_disable = True
 loglevel = "warning"
 
 # All workers answer `/metrics` for each other, through files. Set before a worker imports prometheus_client.
-if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+if settings.prometheus_multiproc_dir is None:
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="sluice-metrics-")
 
 #: Seconds that a thread waits for the next piece of a request: sixteen slow callers must not hold all of them for ever.
@@ -52,6 +53,11 @@ def post_worker_init(_worker: Any) -> None:
     import functions_framework
 
     functions_framework.app.app = functions_framework.create_app()  # type: ignore[no-untyped-call]
+
+
+def on_exit(_server: Any) -> None:
+    if settings.prometheus_multiproc_dir is None:
+        shutil.rmtree(os.environ["PROMETHEUS_MULTIPROC_DIR"], ignore_errors=True)
 
 
 def child_exit(_server: Any, worker: Any) -> None:
