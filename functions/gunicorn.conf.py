@@ -18,7 +18,7 @@ from sluice.settings import Settings
 
 settings = Settings.load()
 
-bind = f"{settings.host}:{settings.port}"
+bind = f"{settings.host or '0.0.0.0'}:{settings.port}"  # noqa: S104 - a container serves all
 worker_class = "gthread"
 workers = settings.workers
 threads = settings.threads

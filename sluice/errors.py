@@ -2,6 +2,7 @@
 
 SluiceError
 ├── InvalidSettings      the process does not start
+├── InvalidKind          the process does not start
 ├── InvalidRequest       the caller can mend it: names every bad field
 │   ├── TooLarge
 │   └── UnsupportedMedia
@@ -26,6 +27,10 @@ class SluiceError(Exception):
 
 class InvalidSettings(SluiceError):
     """Settings are missing or wrong. The message names all of them, and shows no secret."""
+
+
+class InvalidKind(SluiceError):
+    """A kind of task is not written as a kind must be. The message names the kind and what is wrong."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from werkzeug.routing import Map, Rule
 
 from sluice import errors
 from sluice.errors import FieldError, InvalidRequest, SluiceError, Unavailable, UnsupportedMedia
-from sluice.kinds import MAX_INPUT_BYTES
+from sluice.kinds import MAX_INPUT_BYTES, kinds
 from sluice.logs import log_context
 from sluice.metrics import REQUEST_SECONDS, REQUESTS
 from sluice.services import Services, prepare, services
@@ -87,6 +87,7 @@ class Endpoint:
             rules.append(Rule(path, methods=[method], endpoint=handler))
         self._map = Map(rules, strict_slashes=True, merge_slashes=False, redirect_defaults=False)
         prepare(needs_queue=needs_queue)
+        kinds()  # a wrong kind stops the start
         if has_app_context():  # the framework's own errors speak the same language
             current_app.register_error_handler(HTTPException, problem_of)
 
@@ -110,7 +111,7 @@ class Endpoint:
             except Exception:
                 log.exception("a request failed in an unforeseen way")
                 response = problem(HTTPStatus.INTERNAL_SERVER_ERROR, "Something went wrong here. It has been logged.")
-            _finish_body(request, response)
+            _finish_body(request)
         response.headers["X-Request-Id"] = request_id
         response.headers["X-Content-Type-Options"] = "nosniff"
         response.headers.setdefault("Cache-Control", "no-store")
@@ -171,13 +172,18 @@ def read_fields(request: Request) -> dict[str, Any]:
     if request.mimetype == "application/json" or request.mimetype.endswith("+json"):
         try:
             fields = json.loads(request.get_data(), parse_constant=_refuse_constant)
+        except json.JSONDecodeError as error:
+            raise InvalidRequest(f"The body is not valid JSON (line {error.lineno}, column {error.colno}).") from None
         except (ValueError, RecursionError):
             raise InvalidRequest("The body is not valid JSON.") from None
         if not isinstance(fields, dict):
             raise InvalidRequest("The body must be a JSON object.")
         return fields
     if request.mimetype == "application/x-www-form-urlencoded":
-        return single_values(request.form)
+        fields = single_values(request.form)
+        if any(name.lstrip().startswith("{") for name in fields):
+            raise UnsupportedMedia("This looks like JSON. Send it with the header content-type: application/json.")
+        return fields
     raise UnsupportedMedia("Send the task as application/json or as application/x-www-form-urlencoded.")
 
 
@@ -248,7 +254,7 @@ def _known(method: str) -> str:
     return method if method in KNOWN_METHODS else "other"
 
 
-def _finish_body(request: Request, response: Response) -> None:
+def _finish_body(request: Request) -> None:
     """Read what is left of a request's body, or throw it away if it is too large; one that has broken off has nothing
     left. The framework reads it after each answer, and would fail at both."""
     try:
@@ -261,8 +267,6 @@ def _finish_body(request: Request, response: Response) -> None:
         request.stream = io.BytesIO()
     except (HTTPException, OSError):
         request.stream = io.BytesIO()
-    if isinstance(request.stream, io.BytesIO):
-        response.headers["Connection"] = "close"
 
 
 def _healthz(_request: Request, _services: Services) -> Response:

@@ -6,11 +6,21 @@ This is the only module that reads the environment. An empty variable counts as 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from sluice.errors import InvalidSettings
+
+
+def _url(*schemes: str) -> AfterValidator:
+    def check(given: SecretStr) -> SecretStr:
+        if not given.get_secret_value().startswith(tuple(f"{scheme}://" for scheme in schemes)):
+            raise ValueError(f"must start with {' or '.join(f'{scheme}://' for scheme in schemes)}")
+        return given
+
+    return AfterValidator(check)
 
 
 class Settings(BaseModel):
@@ -18,9 +28,13 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
-    mongodb_uri: SecretStr | None = Field(None, description="Where MongoDB is: `mongodb://user:password@host/…`.")
+    mongodb_uri: Annotated[SecretStr, _url("mongodb", "mongodb+srv")] | None = Field(
+        None, description="Where MongoDB is: `mongodb://user:password@host/…`."
+    )
     mongodb_database: str = Field("sluice", description="The database in MongoDB.", min_length=1)
-    rabbitmq_url: SecretStr | None = Field(None, description="Where RabbitMQ is: `amqp://user:password@host/vhost`.")
+    rabbitmq_url: Annotated[SecretStr, _url("amqp", "amqps")] | None = Field(
+        None, description="Where RabbitMQ is: `amqp://user:password@host/vhost`."
+    )
     task_queue: str = Field(
         "tasks", description="The queue; the others are named after it.", pattern=r"^[a-z0-9][a-z0-9.-]*$"
     )
@@ -44,15 +58,17 @@ class Settings(BaseModel):
     sweep_seconds: float = Field(15.0, description="How often an engine looks for tasks whose message was lost.", gt=0)
 
     openai_api_key: SecretStr | None = Field(None, description="The key for the model.")
-    openai_base_url: str | None = Field(None, description="An OpenAI-compatible server, with its `/v1`.")
+    openai_base_url: str | None = Field(
+        None, description="An OpenAI-compatible server, with its `/v1`.", pattern="^https?://"
+    )
     openai_model: str = Field("gpt-5.4-mini", description="The model that writes code.", min_length=1)
     openai_timeout_seconds: float = Field(120.0, description="How long one answer of the model may take in all.", gt=0)
 
-    host: str = Field("0.0.0.0", description="The address to listen on.")  # noqa: S104 - a container serves all
+    host: str | None = Field(None, description="The address to listen on: all, but only this machine for `make run`.")
     port: int = Field(8080, description="The port to listen on.", ge=0, le=65535)
-    log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR.", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
-    log_format: str | None = Field(
-        None, description="`json`, or `text` for people (what `make run` takes).", pattern="^(json|text)$"
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="The least that is logged.")
+    log_format: Literal["json", "text"] | None = Field(
+        None, description="`json`, or `text` for people (what `make run` takes)."
     )
     workers: int = Field(2, description="Processes that serve one function.", ge=1)
     threads: int = Field(16, description="Threads of each of these processes.", ge=1)
@@ -62,16 +78,27 @@ class Settings(BaseModel):
     )
 
     @classmethod
-    def load(cls, *, required: Iterable[str] = (), environment: Mapping[str, str] | None = None) -> Settings:
-        """Read the settings. Raises InvalidSettings that names everything missing or wrong at once."""
+    def load(
+        cls,
+        *,
+        required: Iterable[str] = (),
+        one_of: Collection[str] = (),
+        environment: Mapping[str, str] | None = None,
+    ) -> Settings:
+        """Read the settings. `required` must be given, and `one_of` these. Raises InvalidSettings that names everything
+        missing or wrong at once."""
         environment = os.environ if environment is None else environment
         given = {name: value for name in cls.model_fields if (value := environment.get(name.upper(), "").strip())}
         problems = [f"{name.upper()} is not set" for name in required if name not in given]
+        if one_of and not given.keys() & set(one_of):
+            problems.append(f"{' or '.join(name.upper() for name in one_of)} is not set")
         try:
             settings = cls.model_validate(given)
         except ValidationError as error:
             wrong = error.errors(include_url=False, include_input=False)
-            problems += [f"{'.'.join(map(str, item['loc'])).upper()}: {item['msg']}" for item in wrong]
+            problems += [
+                f"{str(item['loc'][0]).upper()}: {item['msg'].removeprefix('Value error, ')}" for item in wrong
+            ]
         if problems:
             raise InvalidSettings("; ".join(problems))
         return settings

@@ -306,6 +306,11 @@ class MongoTaskStore:
         with self._answering():
             return bool(self._tasks.update_one(query, {"$set": {"swept_at": self._clock()}}).matched_count)
 
+    def count_unfinished(self) -> int:
+        """How many tasks are not at their end."""
+        with self._answering():
+            return int(self._tasks.count_documents({"status": {"$nin": sorted(TERMINAL)}}))
+
     # -----------------------------------------------------------------------------------------------------------------
 
     def _find(self, query: Document, order: str, limit: int) -> list[Task]:
@@ -336,7 +341,7 @@ class MongoTaskStore:
         except PyMongoError as error:
             self._failed_at = time.monotonic()
             log.warning("the database fails: %s %s", type(error).__name__, getattr(error, "code", None) or "")
-            raise StoreUnavailable("the database does not answer") from error
+            raise StoreUnavailable("The database does not answer.") from error
         else:
             self._failed_at = float("-inf")
 

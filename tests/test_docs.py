@@ -12,7 +12,7 @@ from prometheus_client import REGISTRY
 
 from sluice import metrics
 from sluice.settings import Settings
-from sluice.task import Task
+from sluice.task import PUBLIC_FIELDS, STATUSES, Task
 from tests.e2e.embedded import ROOT, Embedded
 from tests.waiting import eventually
 
@@ -42,6 +42,18 @@ def test_the_metrics_page_lists_every_metric_with_its_labels() -> None:
         expected[name] = ", ".join(f"`{label}`" for label in metric._labelnames)
     assert {name: labels.strip() for name, labels in rows.items()} == expected
     assert REGISTRY.get_sample_value("sluice_tasks_running") is not None
+
+
+def test_the_tasks_page_lists_every_field_every_status_and_every_error_code() -> None:
+    page = (ROOT / "docs/tasks.md").read_text()
+    named = set(re.findall(r"`(\w+)`", page))
+    assert named >= PUBLIC_FIELDS
+    assert named >= set(STATUSES)
+    sources = "".join(path.read_text() for folder in ("sluice", "functions") for path in (ROOT / folder).rglob("*.py"))
+    codes = set(re.findall(r"""(?:Failed|Retry)\(\s*"(\w+)"|"code": "(\w+)\"""", sources))
+    codes = {code for pair in codes for code in pair if code} - {"completed"}
+    assert len(codes) > 15
+    assert named >= codes
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)

@@ -100,6 +100,8 @@ class Engine:
                 attempt.step.stop("draining")
             ended = self._wait_for_workers(time.monotonic() + OBEY_SECONDS)
         self._done.set()
+        for thread in self._threads[-2:]:  # the watch and the sweep, which use the database
+            thread.join(OBEY_SECONDS)
         if self._consumer is not None:
             self._consumer.close()
         log.info("stopped")

@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -65,13 +65,20 @@ class Step:
     """
 
     def __init__(
-        self, task_id: str, settings: Settings, attempt: int = 1, earlier: list[Document] | None = None
+        self,
+        task_id: str,
+        settings: Settings,
+        attempt: int = 1,
+        earlier: list[Document] | None = None,
+        outputs: Collection[str] | None = None,
     ) -> None:
+        """`earlier` are the steps of the attempts before; `outputs` the names that may be shown (None: any)."""
         self.task_id = task_id
         self.settings = settings
         #: When the handler was started (monotonic seconds); waiting for a place to start in does not count.
         self.started = time.monotonic()
         self._attempt = attempt
+        self._outputs = outputs
         self._lock = threading.Lock()
         self._steps: list[Document] = [_ended(step) for step in earlier or []]
         self._changes: Document = {}
@@ -109,7 +116,11 @@ class Step:
             self._changes["progress"] = int(min(100, max(0, percent)))
 
     def show(self, **outputs: Any) -> None:
-        """Outputs as far as they are there, to be seen while the handler works on."""
+        """Outputs as far as they are there, to be seen while the handler works on. Raises TypeError for a name that is
+        no output of the kind."""
+        unknown = set() if self._outputs is None else outputs.keys() - set(self._outputs)
+        if unknown:
+            raise TypeError(f"not an output of this kind: {', '.join(sorted(unknown))}")
         with self._lock:
             self._changes.update(outputs)
 

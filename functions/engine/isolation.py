@@ -118,7 +118,9 @@ def main() -> None:
         Path("/proc/self/oom_score_adj").write_text("1000")
     request = json.loads(sys.stdin.readline())
     threading.Thread(target=_go_with_the_engine, daemon=True).start()
-    step = Step(request["task_id"], Settings(**request["settings"]), request["attempt"], request["steps"])
+    kind = kinds()[request["kind"]]
+    settings = Settings(**request["settings"])
+    step = Step(request["task_id"], settings, request["attempt"], request["steps"], kind.outputs.model_fields.keys())
     speaking = threading.Lock()
     done = threading.Event()
 
@@ -133,7 +135,6 @@ def main() -> None:
 
     threading.Thread(target=report, daemon=True).start()
     try:
-        kind = kinds()[request["kind"]]
         outputs = find_handler(kind.name)(kind.inputs.model_validate(request["inputs"]), step)
         if isinstance(outputs, kind.outputs):
             outputs = outputs.model_dump(mode="json")

@@ -9,7 +9,8 @@ import threading
 
 from functions.engine.engine import Engine
 from functions.engine.health import HealthServer
-from sluice.errors import InvalidSettings
+from functions.engine.kinds import kinds_without_handler
+from sluice.errors import InvalidKind, InvalidSettings
 from sluice.logs import configure_logs
 from sluice.services import connect
 from sluice.settings import Settings
@@ -19,12 +20,12 @@ log = logging.getLogger("sluice.engine")
 
 def main() -> int:
     try:
-        settings = Settings.load(required=("mongodb_uri", "rabbitmq_url"))
-        if not settings.has_model:
-            raise InvalidSettings("OPENAI_API_KEY is not set (nor OPENAI_BASE_URL, for a server that needs no key)")
+        settings = Settings.load(required=("mongodb_uri", "rabbitmq_url"), one_of=("openai_api_key", "openai_base_url"))
         configure_logs(settings.log_level, settings.log_format)
         services = connect(settings, role="engine")
-    except InvalidSettings as error:
+        for kind in kinds_without_handler():
+            log.error("this engine has no handler for tasks of kind %s", kind)
+    except (InvalidSettings, InvalidKind) as error:
         sys.stderr.write(f"The engine can't start: {error}\n")
         return 2
     stop = threading.Event()
@@ -32,7 +33,7 @@ def main() -> int:
         signal.signal(number, lambda *_: stop.set())
     engine = Engine(services)
     try:
-        health = HealthServer(engine, services, settings.host, settings.port)
+        health = HealthServer(engine, services, settings.host or "0.0.0.0", settings.port)  # noqa: S104 - a container serves all
     except OSError as error:
         sys.stderr.write(f"The engine can't listen on port {settings.port}: {error.strerror}\n")
         return 2

@@ -220,7 +220,9 @@ class Worker:
     # --- run ---------------------------------------------------------------------------------------------------------
 
     def _attempt(self, task: Task) -> Decision:
-        step = Step(task.id, self._settings, task.attempts, task.document.get("steps"))
+        kind = kinds().get(task.kind)
+        outputs = kind.outputs.model_fields.keys() if kind else ()
+        step = Step(task.id, self._settings, task.attempts, task.document.get("steps"), outputs)
         attempt = Attempt(task, step)
         with self._lock:
             self._running[task.id, task.attempts] = attempt

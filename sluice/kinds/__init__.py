@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from sluice.errors import FieldError, InvalidRequest, TooLarge
+from sluice.errors import FieldError, InvalidKind, InvalidRequest, TooLarge
 from sluice.task import RESERVED_FIELDS, Document
 
 DEFAULT_KIND = "code"
@@ -66,7 +66,7 @@ class Outputs(BaseModel):
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of work. Raises TypeError when its fields collide, at import: a wrong kind never starts."""
+    """One kind of work. Raises InvalidKind when its fields collide, or an output has no default."""
 
     name: str
     title: str
@@ -77,7 +77,13 @@ class Kind:
         names = [*self.inputs.model_fields, *self.outputs.model_fields]
         taken = RESERVED_FIELDS & set(names)
         if taken or len(set(names)) < len(names):
-            raise TypeError(f"kind {self.name}: field names are used twice or reserved: {sorted(taken) or names}")
+            twice = sorted(taken) or sorted({name for name in names if names.count(name) > 1})
+            raise InvalidKind(f"Kind {self.name}: these field names are taken: {', '.join(twice)}.")
+        try:
+            self.blank_outputs()
+        except ValidationError as error:
+            missing = ", ".join(problem.field for problem in field_errors(error))
+            raise InvalidKind(f"Kind {self.name}: every output needs a default; these have none: {missing}.") from None
 
     def parse(self, inputs: Document) -> Inputs:
         """Check the inputs of a request. Raises InvalidRequest, naming every bad field, or TooLarge."""
@@ -126,15 +132,21 @@ def field_errors(error: ValidationError) -> list[FieldError]:
 
 def _sentence(message: str) -> str:
     """pydantic's messages, in words for the caller."""
-    message = message.removeprefix("Value error, ").replace(" items after validation", " characters")
-    return message.replace("Extra inputs are not permitted", "is not a field of this kind")
+    message = message.removeprefix("Value error, ").replace("Extra inputs are not permitted", "is not a field here")
+    if message.startswith("Value should have"):  # of a text, by pydantic's own mistake
+        message = message.replace(" item", " character")
+    return message.replace(" after validation", "")
 
 
 @cache
 def kinds() -> dict[str, Kind]:
-    """All kinds by name, read from this folder: each module defines `TITLE`, `Inputs` and `Outputs`."""
+    """All kinds by name, read from this folder: each module defines `TITLE`, `Inputs`, `Outputs`. Raises
+    InvalidKind."""
     found = {}
     for module in pkgutil.iter_modules(__path__):
         contents = importlib.import_module(f"{__name__}.{module.name}")
+        missing = [name for name in ("TITLE", "Inputs", "Outputs") if not hasattr(contents, name)]
+        if missing:
+            raise InvalidKind(f"Kind {module.name}: {', '.join(missing)} is not defined in its module.")
         found[module.name] = Kind(module.name, contents.TITLE, contents.Inputs, contents.Outputs)
     return found

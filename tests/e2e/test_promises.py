@@ -327,12 +327,18 @@ def test_wrong_settings_stop_the_start_and_are_all_named(stack: Stack) -> None:
     engine = stack._process(
         "wrong",
         [sys.executable, "-m", "functions.engine.main"],
-        {**stack.environment(), "MONGODB_URI": "", "RABBITMQ_URL": "", "TASK_TTL_SECONDS": "soon"},
+        {
+            **stack.environment(),
+            "MONGODB_URI": "",
+            "RABBITMQ_URL": "",
+            "TASK_TTL_SECONDS": "soon",
+            "OPENAI_BASE_URL": "x",
+        },
         0,
     )
     engine.launch()
     assert engine.wait(10) == 2
-    for name in ("MONGODB_URI", "RABBITMQ_URL", "TASK_TTL_SECONDS"):
+    for name in ("MONGODB_URI", "RABBITMQ_URL", "TASK_TTL_SECONDS", "OPENAI_BASE_URL"):
         assert name in engine.log_text()
     assert "Traceback" not in engine.log_text()
 

@@ -8,7 +8,7 @@ import pytest
 from pydantic import Field, create_model
 
 from sluice import kinds
-from sluice.errors import FieldError, InvalidRequest, TooLarge
+from sluice.errors import FieldError, InvalidKind, InvalidRequest, TooLarge
 from sluice.kinds import DEFAULT_KIND, MAX_INPUT_BYTES, Kind
 from sluice.task import RESERVED_FIELDS
 
@@ -104,7 +104,7 @@ def test_a_missing_field_is_named() -> None:
 
 
 def test_a_field_that_the_kind_does_not_have_is_named() -> None:
-    assert refusal(SAMPLE, text="fine", colour="red") == FieldError("colour", "is not a field of this kind")
+    assert refusal(SAMPLE, text="fine", colour="red") == FieldError("colour", "is not a field here")
 
 
 def test_every_bad_field_is_named_at_once() -> None:
@@ -154,13 +154,13 @@ def test_a_kind_can_not_use_a_name_that_every_task_has(name: str, side: str) -> 
     base = kinds.Inputs if side == "inputs" else kinds.Outputs
     model = create_model("Model", __base__=base, **{name: (str, "")})  # type: ignore[call-overload]
     sides = {"inputs": Inputs, "outputs": Outputs} | {side: model}
-    with pytest.raises(TypeError, match=name):
+    with pytest.raises(InvalidKind, match=name):
         Kind("broken", "Broken", **sides)
 
 
 def test_a_kind_can_not_use_a_name_for_an_input_and_an_output() -> None:
     echo = create_model("Echo", __base__=kinds.Outputs, text=(str, ""))
-    with pytest.raises(TypeError, match="text"):
+    with pytest.raises(InvalidKind, match="text"):
         Kind("echo", "Echo", Inputs, echo)
 
 

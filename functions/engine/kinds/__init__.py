@@ -8,12 +8,18 @@ from collections.abc import Callable
 from typing import Any
 
 from functions.engine.handler import Step
+from sluice.kinds import kinds
 
 Handler = Callable[[Any, Step], Any]
 
 
 def handler_names() -> list[str]:
     return [module.name for module in pkgutil.iter_modules(__path__)]
+
+
+def kinds_without_handler() -> list[str]:
+    """The kinds that are accepted but can't be done here. Raises InvalidKind."""
+    return sorted(set(kinds()) - set(handler_names()))
 
 
 def find_handler(kind: str) -> Handler:
