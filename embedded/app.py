@@ -8,7 +8,7 @@ from typing import Any
 
 import flask
 import functions_framework
-from werkzeug.exceptions import HTTPException, MethodNotAllowed
+from werkzeug.exceptions import HTTPException
 
 from functions.engine.engine import Engine
 from functions.engine.health import respond
@@ -24,9 +24,6 @@ FUNCTIONS = {
     "/tasks/cancel": "cancel_task",
     "/tasks/retry": "retry_task",
 }
-
-METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
-READING = ["GET", "HEAD"]
 
 WsgiApp = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
@@ -59,12 +56,10 @@ def _page(engine: Engine, services: Services, web: Path) -> flask.Flask:
         status, content_type, body = respond(flask.request.path, engine, services)
         return flask.Response(body, status, content_type=content_type)
 
-    @app.route("/", methods=METHODS)
-    @app.route("/<path:path>", methods=METHODS)
+    @app.get("/")
+    @app.get("/<path:path>")
     def static(path: str = "index.html") -> flask.Response:
-        response = flask.send_from_directory(web, path)  # what is not there is a 404, whatever the method
-        if flask.request.method not in READING:
-            raise MethodNotAllowed(READING)
+        response = flask.send_from_directory(web, path)
         response.headers["Cache-Control"] = "no-cache"
         response.headers["X-Content-Type-Options"] = "nosniff"
         return response
