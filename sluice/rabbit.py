@@ -50,22 +50,23 @@ MAX_UNCONFIRMED_BYTES = 32 * 1024 * 1024
 
 _PRECONDITION_FAILED = 406
 
-_decode_value = pika.data.decode_value
+_NOT_FOUND = 404
+
+_decode_table = pika.data.decode_table
 
 
-def _decode_any_value(encoded: bytes, offset: int) -> tuple[Any, int]:
-    """pika ends the connection on a timestamp that datetime can't hold, and the message would come first again on every
-    new one: such a header reads as None. (A type byte, and eight bytes of seconds.)"""
+def _decode_any_table(encoded: bytes, offset: int) -> tuple[dict[str, Any], int]:
+    """pika ends the connection on headers that it can't read (a year that datetime can't hold, a thousand nested
+    lists), and the message would come first again on every new one: such headers read as none."""
+    # A table begins with its length.
     try:
-        decoded: tuple[Any, int] = _decode_value(encoded, offset)
-        return decoded
-    except (ValueError, OverflowError, OSError):
-        if encoded[offset : offset + 1] != b"T":
-            raise
-        return None, offset + 9
+        decoded: tuple[dict[str, Any], int] = _decode_table(encoded, offset)
+    except Exception:
+        return {}, offset + 4 + int.from_bytes(encoded[offset : offset + 4], "big")
+    return decoded
 
 
-pika.data.decode_value = _decode_any_value
+pika.data.decode_table = _decode_any_table
 
 
 def declare(channel: Any, queue: Queue) -> None:
@@ -131,6 +132,7 @@ class Link:
         self._turned = time.monotonic()
         #: Queues that exist with other arguments than ours: used as they are.
         self._foreign: set[str] = set()
+        self._told: set[str] = set()
         name = parameters.client_properties["connection_name"]
         self._thread = threading.Thread(target=self._run, name=f"rabbitmq {name}", daemon=True)
         self._thread.start()
@@ -223,7 +225,10 @@ class Link:
             self._on_up(connection)
 
         def closed(_: Channel, reason: Exception) -> None:
-            if getattr(reason, "reply_code", None) != _PRECONDITION_FAILED:
+            code = getattr(reason, "reply_code", None)
+            if code == _NOT_FOUND:
+                self._foreign.clear()  # a queue that was used as it was is gone: ours can be declared
+            if code != _PRECONDITION_FAILED:
                 if not self._opened:
                     log.error("the queues can't be declared: %s", _short(reason))
                     self.reset()
@@ -232,12 +237,14 @@ class Link:
             if name is None or name[1] in self._foreign:
                 self.reset()
                 return
-            log.error(
+            log.log(
+                logging.DEBUG if name[1] in self._told else logging.ERROR,
                 "queue %s exists with other arguments and is used as it is (delete it, or set a policy): %s",
                 name[1],
                 _short(reason),
             )
             self._foreign.add(name[1])
+            self._told.add(name[1])
             connection.channel(on_open_callback=declare_all)
 
         connection.channel(on_open_callback=declare_all)

@@ -38,7 +38,7 @@ class Settings(BaseModel):
     task_queue: str = Field(
         "tasks", description="The queue; the others are named after it.", pattern=r"^[a-z0-9][a-z0-9.-]*$"
     )
-    task_ttl_seconds: int = Field(300, description="How long all attempts of a task may take together.", ge=1)
+    task_ttl_seconds: int = Field(300, description="How long after its acceptance a task may still be started.", ge=1)
     store_timeout_seconds: float = Field(2.0, description="How long one database operation may take.", gt=0)
     publish_timeout_seconds: float = Field(2.0, description="How long the queue may take to confirm a task.", gt=0)
 

@@ -19,7 +19,7 @@ from typing import Any, Literal
 import pymongo
 from bson.errors import InvalidDocument
 from pymongo import ASCENDING, DESCENDING, ReturnDocument
-from pymongo.errors import ConfigurationError, DuplicateKeyError, InvalidURI, PyMongoError, WriteError
+from pymongo.errors import ConfigurationError, DuplicateKeyError, InvalidURI, OperationFailure, PyMongoError
 
 from sluice.errors import InvalidSettings, StoreUnavailable, Unstorable
 from sluice.task import TERMINAL, Document, Status, Task, statuses_before, utc_now
@@ -28,7 +28,12 @@ log = logging.getLogger(__name__)
 
 #: After a failure, seconds during which an operation waits only `IMPATIENT_SECONDS` for the database: a database that
 #: is away must not hold every request for the full timeout.
-SUSPICIOUS_SECONDS, IMPATIENT_SECONDS = 2.0, 0.3
+SUSPICIOUS_SECONDS, IMPATIENT_SECONDS = 5.0, 0.3
+
+#: The codes by which a server says that it will never take a document, as opposed to not now (MongoDB's error codes):
+#: BadValue, FailedToParse, TypeMismatch, Overflow, InvalidBSON, PathNotViable, ConflictingUpdateOperators,
+#: DollarPrefixedFieldName, EmptyFieldName, DottedFieldName, BSONObjectTooLarge, and one without a name for the same.
+REFUSALS = frozenset({2, 9, 14, 15, 22, 28, 40, 52, 56, 57, 10334, 17419})
 
 INDEXES: dict[str, list[tuple[str, int]]] = {
     # The lists of a user: newest first, alone or with one filter.
@@ -336,11 +341,12 @@ class MongoTaskStore:
             raise
         except (InvalidDocument, OverflowError, UnicodeEncodeError) as error:
             raise Unstorable("the database has no form for this") from error
-        except WriteError as error:  # it has answered: it does not take this document
-            raise Unstorable("the database does not take this") from error
         except PyMongoError as error:
-            self._failed_at = time.monotonic()
-            log.warning("the database fails: %s %s", type(error).__name__, getattr(error, "code", None) or "")
+            if isinstance(error, OperationFailure) and error.code in REFUSALS:
+                raise Unstorable("the database does not take this") from error
+            if not suspicious:  # an impatient failure says nothing new: the next patient try must come
+                self._failed_at = time.monotonic()
+                log.warning("the database fails: %s %s", type(error).__name__, getattr(error, "code", None) or "")
             raise StoreUnavailable("The database does not answer.") from error
         else:
             self._failed_at = float("-inf")

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from sluice.broker import Message, TaskBroker
 from sluice.errors import BrokerUnavailable, StoreUnavailable
@@ -33,12 +33,12 @@ PATIENCE_SECONDS = 2.0
 AGAIN_SECONDS = 30.0
 
 
-def sweep(store: MongoTaskStore, broker: TaskBroker, timeout: float) -> None:
+def sweep(store: MongoTaskStore, broker: TaskBroker, timeout: float, reached: datetime | None = None) -> None:
     """One round. Raises Unavailable when a service that it needs is away; the next round goes on from there."""
     fail_overdue(store)
     resend_abandoned(store, broker, timeout)
     send_unqueued(store, broker, timeout)
-    resend_lost(store, broker, timeout)
+    resend_lost(store, broker, timeout, reached)
 
 
 def fail_overdue(store: MongoTaskStore) -> None:
@@ -46,7 +46,7 @@ def fail_overdue(store: MongoTaskStore) -> None:
     found = store.overdue(utc_now() - timedelta(seconds=PATIENCE_SECONDS), BATCH)
     while found:
         for task in found:
-            if store.fail(task, expiry(task.document["error"], task.attempts)):
+            if store.fail(task, expiry(task, task.document["error"])):
                 _mended("overdue", task)
         found = store.overdue(utc_now() - timedelta(seconds=PATIENCE_SECONDS), BATCH) if len(found) == BATCH else []
 
@@ -62,11 +62,18 @@ def send_unqueued(store: MongoTaskStore, broker: TaskBroker, timeout: float) -> 
     _send_all(store, broker, lambda: store.unqueued(BATCH), "unqueued", timeout)
 
 
-def resend_lost(store: MongoTaskStore, broker: TaskBroker, timeout: float) -> None:
-    """Pending tasks that nobody has taken although the queue is empty: their messages are gone."""
-    before = utc_now() - timedelta(seconds=QUIET_SECONDS)
-    if store.quiet(before, 1) and broker.ready(broker.topology.tasks) == 0:
-        _send_all(store, broker, lambda: store.quiet(before, BATCH), "lost", timeout)
+def resend_lost(store: MongoTaskStore, broker: TaskBroker, timeout: float, reached: datetime | None = None) -> None:
+    """Pending tasks that nobody has taken although the queue is empty: their messages are gone. So they are when
+    messages that were sent clearly later have been `reached` by an engine: the queue keeps the order."""
+    quiet = timedelta(seconds=QUIET_SECONDS)
+    before = utc_now() - quiet
+    if not store.quiet(before, 1):
+        return
+    if broker.ready(broker.topology.tasks) > 0:
+        if reached is None:
+            return
+        before = min(before, reached - quiet)
+    _send_all(store, broker, lambda: store.quiet(before, BATCH), "lost", timeout)
 
 
 def _send_all(

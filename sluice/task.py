@@ -39,6 +39,9 @@ PUBLIC_FIELDS = frozenset({"_id", "user_id", "kind", "status", "progress", "step
 PRIVATE_FIELDS = frozenset({"engine", "token", "lease_until", "crashes", "failures", "swept_at"})
 RESERVED_FIELDS = PUBLIC_FIELDS | PRIVATE_FIELDS
 
+#: What no real task exceeds; a database takes neither for ever.
+MAX_ATTEMPTS, MAX_DEPTH = 1_000_000, 50
+
 _ID = re.compile(r"[0-9a-f]{32}")
 
 
@@ -116,11 +119,11 @@ def new_task(
     )
 
 
-def expiry(last_error: Document | None, attempts: int) -> Document:
+def expiry(task: Task, last_error: Document | None) -> Document:
     """The error of a task whose time was over before it was done: it says why, as far as that is known."""
     if last_error is not None:
         message = f"The time for the task was over before it worked. The last try: {last_error['message']}"
-    elif attempts > 0:
+    elif task.status == "running" or task.document["started_at"] is not None:
         message = "The time for the task was over: the engine that worked on it went away. Try it again."
     else:
         message = "No engine could take the task before its time was over. Try it again."
@@ -233,7 +236,10 @@ class Task:
         _check(document, "user_id", isinstance(document.get("user_id"), str) and document["user_id"] != "")
         _check(document, "kind", isinstance(document.get("kind"), str) and document["kind"] != "")
         _check(document, "status", document.get("status") in STATUSES)
-        _check(document, "attempts", type(document.get("attempts")) is int)
+        attempts = document.get("attempts")
+        _check(document, "attempts", type(attempts) is int and 0 <= attempts <= MAX_ATTEMPTS)
+        if _depth(document) > MAX_DEPTH:
+            raise NotATask("too deeply nested")
         _check(document, "steps", _is_list_of_objects(document.get("steps")))
         for field in TIME_FIELDS:
             document[field] = _time_or_none(document, field)
@@ -245,6 +251,20 @@ class Task:
 def _check(document: Document, field: str, holds: bool) -> None:
     if not holds:
         raise NotATask(f"{field} is missing or of the wrong type" if field in document else f"{field} is missing")
+
+
+def _depth(value: Any) -> int:
+    """How deep lists and objects lie in each other; no deeper than one more than allowed is looked."""
+    deepest, level = 0, [value]
+    while level and deepest <= MAX_DEPTH:
+        level = [
+            item
+            for container in level
+            if isinstance(container, dict | list)
+            for item in (container.values() if isinstance(container, dict) else container)
+        ]
+        deepest += 1
+    return deepest
 
 
 def _is_list_of_objects(value: Any) -> bool:

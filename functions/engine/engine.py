@@ -43,7 +43,7 @@ OBEY_SECONDS = 5.0
 
 #: Headers that go with a message when it moves on. The broker's own (x-death …) must not: RabbitMQ before 4.0 believes
 #: them, takes the way for a cycle of expiries, and drops the message.
-KEPT_HEADERS = ("x-request-id", "traceparent", "x-attempt")
+KEPT_HEADERS = ("x-request-id", "traceparent")
 
 #: Seconds before a message goes back when its wait queue can't be reached: it would come again at once.
 CALM_SECONDS = 1.0
@@ -189,11 +189,12 @@ class Engine:
     def _move(self, delivery: Delivery, queue: Queue, headers: dict[str, Any] | None = None) -> None:
         """Publish the message elsewhere, and acknowledge it here only once that is confirmed."""
         message = delivery.message
-        kept = {name: message.headers[name] for name in KEPT_HEADERS if name in message.headers}
+        kept = {name: value for name in KEPT_HEADERS if _is_sane(value := message.headers.get(name))}
         moved = Message(message.id, message.body, {**kept, **(headers or {})})
         try:
             publish(self._broker, moved, queue, self._settings.publish_timeout_seconds)
-        except BrokerUnavailable:
+        except BrokerUnavailable as error:
+            log.info("message %s goes back to its queue: %s", message.id[:64], error)
             self._worker.draining.wait(CALM_SECONDS)
             delivery.requeue()
         else:
@@ -252,7 +253,7 @@ class Engine:
             pause = self._settings.sweep_seconds * random.uniform(0.75, 1.25)
             try:
                 has_indexes = has_indexes or self._create_indexes()
-                sweep(self._store, self._broker, self._settings.publish_timeout_seconds)
+                sweep(self._store, self._broker, self._settings.publish_timeout_seconds, self._worker.reached)
                 hears_nothing, heard_nothing = self._hears_nothing(), hears_nothing
                 self._is_deaf = hears_nothing and heard_nothing
             except Unavailable as error:
@@ -273,3 +274,7 @@ class Engine:
         if self._busy or self._worker.draining.is_set():
             self._heard = time.monotonic()
         return time.monotonic() - self._heard > DEAF_SECONDS and self._broker.ready(self._broker.topology.tasks) > 0
+
+
+def _is_sane(header: Any) -> bool:
+    return isinstance(header, str) and len(header) <= 256

@@ -130,8 +130,9 @@ def main() -> None:
             events.flush()
 
     def report() -> None:
-        while not done.wait(REPORT_SECONDS):
-            tell()
+        with suppress(OSError):  # the engine is gone
+            while not done.wait(REPORT_SECONDS):
+                tell()
 
     threading.Thread(target=report, daemon=True).start()
     try:

@@ -112,6 +112,8 @@ class Worker:
         self._lease = timedelta(seconds=settings.lease_seconds)
         self._lock = threading.Lock()
         self._running: dict[tuple[str, int], Attempt] = {}
+        #: When the latest first message that was taken had been sent: earlier ones should have come before it.
+        self.reached = clock()
         #: The engine is stopping: start nothing more. Then: its grace is over, keep nobody waiting.
         self.draining = threading.Event()
         self.hurry = threading.Event()
@@ -136,7 +138,7 @@ class Worker:
                 return self._attempt(claimed) if isinstance(claimed, Task) else claimed
             except Draining:
                 return HandBack()
-            except NotATask as error:
+            except (NotATask, Unstorable) as error:
                 log.warning("a message is no task: %s", error)
                 return Unreadable()
 
@@ -157,7 +159,7 @@ class Worker:
                 return self._give_up(stored)
             except Draining:
                 return HandBack()
-            except NotATask:
+            except (NotATask, Unstorable):
                 return Unreadable()
 
     # --- claim -------------------------------------------------------------------------------------------------------
@@ -199,7 +201,7 @@ class Worker:
         stored = self._patiently(lambda: self._store.get(task.id))
         if stored is not None:
             return stored
-        fresh = task.replace(status="pending", started_at=None, completed_at=None, error=None)
+        fresh = task.replace(status="pending", started_at=None, completed_at=None, retry_at=None, error=None)
         try:
             return self._patiently(lambda: self._store.insert(fresh))
         except Unstorable as error:
@@ -210,7 +212,7 @@ class Worker:
         if stored.status == "running" and stored.deadline > self._clock():
             error = CRASHED
         else:
-            error = expiry(stored.document["error"], stored.attempts)
+            error = expiry(stored, stored.document["error"])
         if self._patiently(lambda: self._store.fail(stored, error)):
             TASKS_FINISHED.labels(stored.kind, error["code"]).inc()
             log.info("failed: %s", error["code"])
@@ -228,6 +230,7 @@ class Worker:
             self._running[task.id, task.attempts] = attempt
         TASKS_STARTED.labels(task.kind).inc()
         if task.attempts == 1:
+            self.reached = max(self.reached, task.queued_at or self.reached)
             QUEUED_SECONDS.observe((self._clock() - task.document["created_at"]).total_seconds())
         log.info("started attempt %s (%s)", task.attempts, task.kind)
         try:
@@ -318,7 +321,7 @@ class Worker:
         """Let the task wait for its next try, or give it up when its time would be over by then."""
         now = self._clock()
         if pause >= (task.deadline - now).total_seconds():
-            return self._finish(task, "failed", {"error": expiry(error, task.attempts), **reported})
+            return self._finish(task, "failed", {"error": expiry(task, error), **reported})
         retry_at = now + timedelta(seconds=pause)
         changes = {"error": error, **reported}
         written = self._stubbornly(lambda: self._store.put_off(task, changes, retry_at=retry_at, count=count))

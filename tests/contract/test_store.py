@@ -7,14 +7,16 @@ import time
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import mongomock
 import pytest
+from pymongo.errors import NetworkTimeout
 
 from sluice.errors import InvalidSettings, StoreUnavailable, Unstorable
-from sluice.store import Cursor, MongoTaskStore, open_mongodb
+from sluice.store import SUSPICIOUS_SECONDS, Cursor, MongoTaskStore, open_mongodb
 from sluice.task import Task, new_id, new_task
 from tests.servers.ferretdb import go_command
 from tests.servers.wire_mongo import WireMongo
@@ -323,3 +325,32 @@ def test_a_wrong_uri_is_refused_without_showing_it(uri: str) -> None:
     with pytest.raises(InvalidSettings) as caught:
         open_mongodb(uri, "test")
     assert "secret" not in str(caught.value)
+
+
+def test_a_slow_database_is_trusted_again_after_a_stall(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An impatient call that fails must not be the reason for the next one to be impatient."""
+    client = mongomock.MongoClient(tz_aware=True)
+    store = MongoTaskStore(client, timeout=2, one_at_a_time=True)
+    given: list[float] = []
+
+    @contextmanager
+    def timeout(seconds: float) -> Iterator[None]:
+        given.append(seconds)
+        if seconds < 0.4:  # this database needs 0.4 s for an answer
+            raise NetworkTimeout("too slow")
+        yield
+
+    monkeypatch.setattr("sluice.store.pymongo.timeout", timeout)
+    now = [1000.0]
+    monkeypatch.setattr("sluice.store.time.monotonic", lambda: now[0])
+    store._failed_at = now[0]  # a stall, just now
+    answered = []
+    for _ in range(20):
+        now[0] += 0.5
+        try:
+            store.ping()
+            answered.append(now[0])
+        except StoreUnavailable:
+            pass
+    assert answered[0] <= 1000 + SUSPICIOUS_SECONDS + 0.5
+    assert len(answered) >= 10
