@@ -70,18 +70,29 @@ class Model:
                 raise
 
     async def _ask(self, messages: Messages, task_id: str, on_text: Callable[[str], None]) -> Answer:
-        import openai
-
         try:
             async with asyncio.timeout(self._timeout):
                 return await self._stream(messages, task_id, on_text)
-        except TimeoutError:
-            raise Retry("model_timeout", f"The model did not finish within {self._timeout:g} seconds.") from None
-        except openai.APIError as error:
-            raise _translated(error) from error
-        except (ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
-            log.warning("the model's answer can't be read: %r", error)
-            raise Retry("invalid_answer", "The model's server sent an answer that can't be read.") from error
+        except Exception as error:
+            outcome = self._meaning(error)
+        # Raised here, without what it came from: that would keep the broken stream alive until some thread collects it.
+        raise outcome.with_traceback(None)
+
+    def _meaning(self, error: Exception) -> Exception:
+        """What an error means for the task."""
+        import openai
+
+        match error:
+            case Failed() | Retry():
+                return error
+            case TimeoutError():
+                return Retry("model_timeout", f"The model did not finish within {self._timeout:g} seconds.")
+            case openai.APIError():
+                return _translated(error)
+            case ValueError() | TypeError() | AttributeError() | LookupError() | RecursionError():
+                log.warning("the model's answer can't be read: %r", error)
+                return Retry("invalid_answer", "The model's server sent an answer that can't be read.")
+        return error
 
     async def _stream(self, messages: Messages, task_id: str, on_text: Callable[[str], None]) -> Answer:
         import httpx2
@@ -110,8 +121,8 @@ class Model:
                     if len(text) > MAX_ANSWER:
                         raise Failed("answer_too_long", "The model's answer is too long. Ask for less at once.")
                     on_text(text)
-        except (openai.APIConnectionError, httpx2.HTTPError) as error:
-            raise Retry("cut_off", "The model's answer broke off.") from error
+        except (openai.APIConnectionError, httpx2.HTTPError):
+            raise Retry("cut_off", "The model's answer broke off.") from None
         if refusal:
             raise Failed("refused", f"The model refused: {refusal[:500]}")
         if finish_reason == "content_filter":
