@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import CancelledError
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -25,6 +26,7 @@ from sluice.settings import Settings
 
 if TYPE_CHECKING:
     import openai
+    from openai.types.chat import ChatCompletionChunk
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +92,7 @@ class Model:
             case openai.APIError():
                 return _translated(error)
             case ValueError() | TypeError() | AttributeError() | LookupError() | RecursionError():
-                log.warning("the model's answer can't be read: %r", error)
+                log.warning("the model's answer can't be read: %s", repr(error))
                 return Retry("invalid_answer", "The model's server sent an answer that can't be read.")
         return error
 
@@ -110,9 +112,9 @@ class Model:
             extra_headers={"X-Client-Request-Id": task_id},
         )
         try:
-            async with stream:
+            async with _ended(stream):
                 async for chunk in stream:
-                    model = chunk.model or model
+                    model = chunk.model if isinstance(chunk.model, str) else model
                     usage = chunk.usage or usage
                     for choice in chunk.choices[:1]:
                         text += choice.delta.content or ""
@@ -132,6 +134,19 @@ class Model:
         if finish_reason is None:
             raise Retry("cut_off", "The model's answer broke off.")
         return Answer(whole(text), model, usage.model_dump() if isinstance(usage, BaseModel) else None)
+
+
+@asynccontextmanager
+async def _ended(stream: openai.AsyncStream[ChatCompletionChunk]) -> AsyncIterator[None]:
+    """Close the stream, and run its generators to their end. The stream and they hold each other: what is not run to
+    its end waits for the garbage collector, which ends it on any thread, while this loop may be at work on it."""
+    try:
+        yield
+    finally:
+        await stream.close()
+        with suppress(Exception):
+            async for _ in stream:
+                pass
 
 
 def whole(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import socket
 import threading
@@ -12,6 +13,7 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import AsyncGeneratorType
 from typing import Any
 
 import pytest
@@ -144,8 +146,8 @@ def test_a_long_answer_does_not_keep_the_thread_busy_that_hears_all_answers(
                 spent.append(time.thread_time() - started)
 
     monkeypatch.setattr("functions.engine.kinds.code.code_in", timed)
-    answer = "aaaaaaaa\n" * 33_000
-    offline.script([{"answer": answer, "seconds": 2}])
+    answer = "aaaaaaaa\n" * 20_000
+    offline.script([{"answer": answer, "seconds": 1}])
     assert run(SUM, step).code == answer
     assert sum(spent) < 1
 
@@ -431,6 +433,29 @@ def test_an_error_in_the_middle_of_a_stream_is_tried_again(answered: Answered) -
 def test_events_that_make_no_sense_are_tried_again(answered: Answered, event: bytes) -> None:
     error = answered(200, EVENTS, b"data: %b\n\ndata: [DONE]\n\n" % event)
     assert isinstance(error, Retry)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'data: {"choices": null}\n\ndata: [DONE]\n\n',
+        b'data: {"choices": \n\ndata: [DONE]\n\n',
+        b'data: {"error": {"message": "overloaded"}}\n\ndata: [DONE]\n\n',
+        stream(*[{"content": "x" * 100_000}] * 6),
+    ],
+    ids=["of no sense", "no JSON", "an error", "too long"],
+)
+def test_nothing_of_a_broken_off_stream_is_left_to_the_garbage_collector(answered: Answered, body: bytes) -> None:
+    """It would end the stream's generators on whatever thread it runs, while their own loop may be at work on them."""
+
+    def suspended() -> set[int]:
+        return {id(found) for found in gc.get_objects() if isinstance(found, AsyncGeneratorType) and found.ag_frame}
+
+    gc.collect()
+    before = suspended()
+    error = answered(200, EVENTS, body)
+    assert isinstance(error, Failed | Retry)
+    eventually(lambda: suspended() <= before, 3, "every generator has ended")
 
 
 # --- stopping --------------------------------------------------------------------------------------------------------
