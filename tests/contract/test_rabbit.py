@@ -81,6 +81,7 @@ def test_a_killed_broker_gives_back_what_was_not_acknowledged(rabbit: RabbitNode
     eventually(lambda: len(deliveries) == 2, 20)
     deliveries[0].ack()  # of the old connection: nothing happens
     deliveries[1].ack()
+    eventually(lambda: broker.is_connected)
     eventually(lambda: broker.ready(broker.topology.tasks) == 0)
 
 
