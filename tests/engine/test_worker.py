@@ -709,6 +709,14 @@ def test_a_draining_engine_does_not_wait_for_the_database(
     assert bench.now(task).document == task.document
 
 
+def test_a_draining_engine_starts_nothing_that_it_has_only_just_taken(bench: Bench) -> None:
+    worker = bench.worker(never)
+    worker.draining.set()
+    task = bench.stored()
+    assert worker.work(message_of(task)) == HandBack()
+    assert (bench.now(task).status, bench.now(task).attempts) == ("pending", 0)
+
+
 def test_a_result_that_a_draining_engine_can_not_write_is_handed_back(bench: Bench) -> None:
     worker = bench.worker(never)
 
