@@ -30,4 +30,7 @@ QUEUED_SECONDS = Histogram(
     buckets=(0.005, 0.01, 0.05, 0.1, 0.5, 1, 2, 5, 10, 30, 60, 120, 300),
 )
 TASKS_MENDED = Counter("sluice_tasks_mended_total", "Tasks that the sweep mended, by what was wrong.", ["fault"])
+MESSAGES_REDELIVERED = Counter(
+    "sluice_messages_redelivered_total", "Messages that the broker handed out again: their first taker went away."
+)
 MESSAGES_UNREADABLE = Counter("sluice_messages_unreadable_total", "Messages that were no tasks.")

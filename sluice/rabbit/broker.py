@@ -1,0 +1,63 @@
+"""The publisher and the consumers of one process, as a `TaskBroker`."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+
+from sluice.broker import Message, OnDelivery, Queue, Topology
+from sluice.rabbit.consumer import RabbitConsumer
+from sluice.rabbit.link import parameters_from
+from sluice.rabbit.publisher import Publisher
+
+
+class RabbitTaskBroker:
+    """A `TaskBroker` on RabbitMQ. Connects on first use; until the first connection has come about or failed, messages
+    wait for it, afterwards a broker that is away is reported at once."""
+
+    def __init__(
+        self,
+        url: str,
+        topology: Topology,
+        *,
+        name: str = "sluice",
+        timeout: float = 2.0,
+        on_reconnect: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.topology = topology
+        self._parameters = parameters_from(url, name)
+        self._timeout = timeout
+        self._on_reconnect = on_reconnect
+        self._lock = threading.Lock()
+        self._publisher_if_any: Publisher | None = None
+        self._consumers: list[RabbitConsumer] = []
+
+    @property
+    def _publisher(self) -> Publisher:
+        with self._lock:
+            if self._publisher_if_any is None:
+                self._publisher_if_any = Publisher(self._parameters, self.topology, self._on_reconnect)
+            return self._publisher_if_any
+
+    @property
+    def is_connected(self) -> bool:
+        return self._publisher.is_connected
+
+    def send(self, message: Message, queue: Queue) -> Future[None]:
+        return self._publisher.send(message, queue.name)
+
+    def consume(self, prefetch: int, on_task: OnDelivery, on_dead: OnDelivery) -> RabbitConsumer:
+        callbacks = {self.topology.tasks.name: on_task, self.topology.dead.name: on_dead}
+        consumer = RabbitConsumer(self._parameters, self.topology, prefetch, callbacks)
+        self._consumers.append(consumer)
+        return consumer
+
+    def ready(self, queue: Queue) -> int:
+        return self._publisher.count(queue.name, self._timeout)
+
+    def close(self) -> None:
+        for consumer in self._consumers:
+            consumer.close()
+        if self._publisher_if_any is not None:
+            self._publisher_if_any.close(self._timeout)
