@@ -14,7 +14,7 @@ from sluice.metrics import TASKS_ACCEPTED
 from sluice.requests import ListQuery, NewTask, encode_cursor
 from sluice.services import Services
 from sluice.store import MongoTaskStore, cursor_of
-from sluice.task import Document, Task, id_from_key, is_id, new_id, new_task, utc_now
+from sluice.task import Document, Task, id_from_key, is_id, new_id, new_task
 
 #: Text that one page of a list may hold; a page that would hold more ends sooner.
 MAX_PAGE_BYTES = 4 * 1024 * 1024
@@ -28,7 +28,7 @@ def add_task(
     `key` is the caller's Idempotency-Key; `headers` travel with the message. Raises KeyReused when the key stands for
     another task, and Unavailable when both services are away (then nothing is kept).
     """
-    now = utc_now()
+    now = services.store.clock()
     task = new_task(
         task_id=new_id() if key is None else id_from_key(new.user_id, key),
         user_id=new.user_id,
@@ -96,14 +96,14 @@ def retry_task(services: Services, task_id: str, headers: Mapping[str, Any] | No
     task = get_task(services.store, task_id)
     if not task.is_terminal:
         raise Conflict(f"The task is {task.status}; only a finished task can be retried.")
-    deadline = utc_now() + timedelta(seconds=services.settings.task_ttl_seconds)
+    deadline = services.store.clock() + timedelta(seconds=services.settings.task_ttl_seconds)
     kind = kinds().get(task.kind)
     if kind is None:
         raise Conflict(f"Tasks of kind {task.kind} are no longer done here.")
     pending = services.store.restart(task_id, deadline=deadline, outputs=kind.blank_outputs())
     if pending is None:
         raise Conflict("Somebody else has retried the task just now.")
-    queued = pending.replace(queued_at=utc_now())
+    queued = pending.replace(queued_at=services.store.clock())
     try:
         _publish(services, queued, headers)
         services.store.mark_queued(pending, queued.queued_at)

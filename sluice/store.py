@@ -106,7 +106,8 @@ class MongoTaskStore:
             read_preference=pymongo.ReadPreference.PRIMARY,
         )
         self._timeout = timeout
-        self._clock = clock
+        #: One clock for all who work with this store: it decides about deadlines, pauses and leases.
+        self.clock = clock
         self._failed_at = float("-inf")
         self._turn: AbstractContextManager[Any] = threading.RLock() if one_at_a_time else nullcontext()
 
@@ -167,7 +168,7 @@ class MongoTaskStore:
         """Cancel a task that is not finished. None when there is no such task or it is finished."""
         return self._change(
             {"_id": task_id, "status": {"$in": statuses_before("cancelled")}},
-            {"status": "cancelled", "completed_at": self._clock(), "lease_until": None, "retry_at": None},
+            {"status": "cancelled", "completed_at": self.clock(), "lease_until": None, "retry_at": None},
         )
 
     def restart(self, task_id: str, *, deadline: datetime, outputs: Document) -> Task | None:
@@ -197,7 +198,7 @@ class MongoTaskStore:
     def claim(self, task_id: str, *, engine: str, lease: timedelta, token: str = "") -> Task | None:
         """Start a pending task that is due: the next attempt is this engine's. None when it is not to be had so. The
         `token` tells the claimer, if the database's answer was lost, that this claim was its own."""
-        now = self._clock()
+        now = self.clock()
         return self._claim(
             {"_id": task_id, "status": "pending", "retry_at": _not_after(now)}, now, engine, token, lease
         )
@@ -207,7 +208,7 @@ class MongoTaskStore:
 
         The first time this makes the task a suspect (`crashes` is 1). Later it says nothing about the task: a suspect
         runs in a process of its own, and only the death of that one counts."""
-        now = self._clock()
+        now = self.clock()
         fence = {"_id": task.id, "status": "running", "attempts": task.attempts, "lease_until": _not_after(now)}
         return self._claim(fence, now, engine, token, lease, {"crashes": max(1, task.crashes)})
 
@@ -236,19 +237,19 @@ class MongoTaskStore:
     def report(self, task: Task, changes: Document, *, lease: timedelta) -> bool:
         """Write what an attempt has so far, and hold on to the task. False when it is no longer this attempt's."""
         with self._answering():
-            result = self._tasks.update_one(_fence(task), {"$set": {**changes, "lease_until": self._clock() + lease}})
+            result = self._tasks.update_one(_fence(task), {"$set": {**changes, "lease_until": self.clock() + lease}})
         return bool(result.matched_count)
 
     def hold(self, tasks: Sequence[Task], *, engine: str, lease: timedelta) -> set[tuple[str, int]]:
         """Hold on to many running tasks at once. Returns the ids and attempts of those that still run."""
         with self._answering():
             query = {"_id": {"$in": [task.id for task in tasks]}, "status": "running", "engine": engine}
-            self._tasks.update_many(query, {"$set": {"lease_until": self._clock() + lease}})
+            self._tasks.update_many(query, {"$set": {"lease_until": self.clock() + lease}})
             return {(found["_id"], found["attempts"]) for found in self._tasks.find(query, {"attempts": 1})}
 
     def finish(self, task: Task, status: Literal["completed", "failed"], changes: Document) -> bool:
         """Write the result of an attempt. False, and nothing written, when it is no longer this attempt's."""
-        final = {"status": status, "completed_at": self._clock(), "lease_until": None, **changes}
+        final = {"status": status, "completed_at": self.clock(), "lease_until": None, **changes}
         with self._answering():
             return bool(self._tasks.update_one(_fence(task), {"$set": final}).matched_count)
 
@@ -257,7 +258,7 @@ class MongoTaskStore:
     ) -> bool:
         """Make a running attempt's task pending again, to be tried at `retry_at` or at once, and count what went wrong.
         False, and nothing written, when it is no longer this attempt's."""
-        back = {"status": "pending", "retry_at": retry_at, "lease_until": None, "queued_at": self._clock(), **changes}
+        back = {"status": "pending", "retry_at": retry_at, "lease_until": None, "queued_at": self.clock(), **changes}
         update: Document = {"$set": back}
         if count is not None:
             update["$inc"] = {count: 1}
@@ -267,7 +268,7 @@ class MongoTaskStore:
     def fail(self, task: Task, error: Document) -> bool:
         """Give up a task that nobody is at work on: pending, or running with a lease that has run out. False, and
         nothing written, when it has moved on since it was read."""
-        now = self._clock()
+        now = self.clock()
         query = {
             "_id": task.id,
             "status": task.status,
@@ -309,7 +310,7 @@ class MongoTaskStore:
         """Note that an abandoned task's message is sent again now. False when somebody else was faster."""
         query = {**_fence(task), "swept_at": task.document.get("swept_at")}
         with self._answering():
-            return bool(self._tasks.update_one(query, {"$set": {"swept_at": self._clock()}}).matched_count)
+            return bool(self._tasks.update_one(query, {"$set": {"swept_at": self.clock()}}).matched_count)
 
     def count_unfinished(self) -> int:
         """How many tasks are not at their end."""

@@ -16,7 +16,7 @@ from sluice.broker import Message, TaskBroker
 from sluice.errors import BrokerUnavailable, StoreUnavailable
 from sluice.metrics import TASKS_MENDED
 from sluice.store import MongoTaskStore
-from sluice.task import Task, expiry, utc_now
+from sluice.task import Task, expiry
 
 log = logging.getLogger(__name__)
 
@@ -43,17 +43,17 @@ def sweep(store: MongoTaskStore, broker: TaskBroker, timeout: float, reached: da
 
 def fail_overdue(store: MongoTaskStore) -> None:
     """Pending tasks whose deadline is over: their dead letter was lost, or never written."""
-    found = store.overdue(utc_now() - timedelta(seconds=PATIENCE_SECONDS), BATCH)
+    found = store.overdue(store.clock() - timedelta(seconds=PATIENCE_SECONDS), BATCH)
     while found:
         for task in found:
             if store.fail(task, expiry(task, task.document["error"])):
                 _mended("overdue", task)
-        found = store.overdue(utc_now() - timedelta(seconds=PATIENCE_SECONDS), BATCH) if len(found) == BATCH else []
+        found = store.overdue(store.clock() - timedelta(seconds=PATIENCE_SECONDS), BATCH) if len(found) == BATCH else []
 
 
 def resend_abandoned(store: MongoTaskStore, broker: TaskBroker, timeout: float) -> None:
     """Tasks that are running, but whose engine is gone, and whose message has not brought another one."""
-    found = store.abandoned(utc_now() - timedelta(seconds=AGAIN_SECONDS), BATCH)
+    found = store.abandoned(store.clock() - timedelta(seconds=AGAIN_SECONDS), BATCH)
     _send(store, broker, _won(found, store.mark_swept), "abandoned", timeout)
 
 
@@ -66,7 +66,7 @@ def resend_lost(store: MongoTaskStore, broker: TaskBroker, timeout: float, reach
     """Pending tasks that nobody has taken although the queue is empty: their messages are gone. So they are when
     messages that were sent clearly later have been `reached` by an engine: the queue keeps the order."""
     quiet = timedelta(seconds=QUIET_SECONDS)
-    before = utc_now() - quiet
+    before = store.clock() - quiet
     if not store.quiet(before, 1):
         return
     if broker.ready(broker.topology.tasks) > 0:
@@ -82,7 +82,7 @@ def _send_all(
     """Send the messages of all pending tasks that are found, batch by batch."""
     while True:
         found = find()
-        now = utc_now()
+        now = store.clock()
         won = _won(found, lambda task, now=now: store.mark_queued(task, now))  # type: ignore[misc]
         _send(store, broker, [task.replace(queued_at=now) for task in won], fault, timeout)
         if len(found) < BATCH:

@@ -30,7 +30,7 @@ from sluice.logs import log_context
 from sluice.metrics import QUEUED_SECONDS, TASK_SECONDS, TASKS_FINISHED, TASKS_PUT_OFF, TASKS_RUNNING, TASKS_STARTED
 from sluice.settings import Settings
 from sluice.store import MongoTaskStore, Setback
-from sluice.task import Document, Status, Task, expiry, utc_now
+from sluice.task import Document, Status, Task, expiry
 
 T = TypeVar("T")
 
@@ -74,7 +74,7 @@ class HandBack:
 
 @dataclass(frozen=True)
 class Unreadable:
-    """The message is no task: make it a dead letter."""
+    """The message is no task: keep it apart, for people to look at."""
 
 
 Decision = Settled | Wait | HandBack | Unreadable
@@ -86,7 +86,8 @@ class Attempt:
 
     task: Task
     step: Step
-    held: float = field(default_factory=time.monotonic)
+    #: When its lease was last renewed (monotonic seconds).
+    held: float
 
 
 class Draining(Exception):
@@ -102,18 +103,17 @@ class Worker:
         settings: Settings,
         name: str,
         handlers: Callable[[str], Handler] = find_handler,
-        clock: Callable[[], datetime] = utc_now,
     ) -> None:
         self._store = store
         self._settings = settings
         self._name = name
         self._handlers = handlers
-        self._clock = clock
+        self._clock = store.clock
         self._lease = timedelta(seconds=settings.lease_seconds)
         self._lock = threading.Lock()
         self._running: dict[tuple[str, int], Attempt] = {}
         #: When the latest first message that was taken had been sent: earlier ones should have come before it.
-        self.reached = clock()
+        self.reached = self._clock()
         #: The engine is stopping: start nothing more. Then: its grace is over, keep nobody waiting.
         self.draining = threading.Event()
         self.hurry = threading.Event()
@@ -225,7 +225,7 @@ class Worker:
         kind = kinds().get(task.kind)
         outputs = kind.outputs.model_fields.keys() if kind else ()
         step = Step(task.id, self._settings, task.attempts, task.document.get("steps"), outputs)
-        attempt = Attempt(task, step)
+        attempt = Attempt(task, step, held=time.monotonic())
         with self._lock:
             self._running[task.id, task.attempts] = attempt
         TASKS_STARTED.labels(task.kind).inc()

@@ -57,7 +57,7 @@ def store(request: pytest.FixtureRequest, clock: Clock) -> Iterator[MongoTaskSto
     else:
         uri = request.getfixturevalue({"wire": "wire_mongo", "ferretdb": "ferretdb"}[request.param]).uri
     store = open_mongodb(uri, database, timeout=10)
-    store._clock = clock
+    store.clock = clock
     yield store
     store._client.drop_database(database)
     store.close()

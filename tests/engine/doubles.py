@@ -179,7 +179,7 @@ class Bench:
         return MongoTaskStore(self.database, clock=self.clock)
 
     def worker(self, handler: Handler, name: str = "engine-a") -> Worker:
-        return Worker(self.store, self.settings, name, lambda _kind: handler, self.clock)
+        return Worker(self.store, self.settings, name, lambda _kind: handler)
 
     def stored(self, kind: str = "message", **changes: Any) -> Task:
         """A task that the database has."""

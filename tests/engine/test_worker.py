@@ -356,7 +356,7 @@ def test_a_kind_without_a_handler_waits_too(bench: Bench) -> None:
         raise LookupError(kind)
 
     task = bench.stored()
-    worker = worker_module.Worker(bench.store, bench.settings, "engine-a", find, bench.clock)
+    worker = worker_module.Worker(bench.store, bench.settings, "engine-a", find)
     assert isinstance(worker.work(message_of(task)), Wait)
     assert bench.now(task).document["error"]["code"] == "unknown_kind"
 
@@ -442,7 +442,7 @@ def test_a_handler_that_can_not_be_imported_fails_its_task_with_a_reason(bench: 
         raise ImportError(SECRET)
 
     task = bench.stored()
-    worker = worker_module.Worker(bench.store, bench.settings, "engine-a", find, bench.clock)
+    worker = worker_module.Worker(bench.store, bench.settings, "engine-a", find)
     assert worker.work(message_of(task)) == Settled()
     error = bench.now(task).document["error"]
     assert error["code"]
