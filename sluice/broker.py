@@ -85,9 +85,6 @@ class Delivery(Protocol):
     def requeue(self) -> None:
         """Back to its queue, for whoever comes next."""
 
-    def reject(self) -> None:
-        """Make it a dead letter."""
-
 
 class Consumer(Protocol):
     """Takes deliveries of the tasks and of the dead letters, until it is told not to."""

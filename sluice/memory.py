@@ -50,13 +50,10 @@ class InMemoryDelivery:
         return self in self._consumer.held[self._state.queue.name]
 
     def ack(self) -> None:
-        self._broker._settle(self, self._state, self._entry, self._consumer, fate="ack")
+        self._broker._settle(self, self._state, self._entry, self._consumer)
 
     def requeue(self) -> None:
-        self._broker._settle(self, self._state, self._entry, self._consumer, fate="requeue")
-
-    def reject(self) -> None:
-        self._broker._settle(self, self._state, self._entry, self._consumer, fate="reject")
+        self._broker._settle(self, self._state, self._entry, self._consumer, requeue=True)
 
 
 class InMemoryConsumer:
@@ -86,9 +83,12 @@ class InMemoryConsumer:
 
 
 class InMemoryTaskBroker:
-    """A `TaskBroker` whose queues are lists. A thread of its own lets messages expire on time."""
+    """A `TaskBroker` whose queues are lists. A thread of its own lets messages expire on time; without it, that happens
+    when somebody calls `advance`."""
 
-    def __init__(self, topology: Topology, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, topology: Topology, clock: Callable[[], float] = time.monotonic, *, keeps_time: bool = True
+    ) -> None:
         self.topology = topology
         self._clock = clock
         self._states = {queue.name: _State(queue) for queue in topology.queues}
@@ -98,7 +98,8 @@ class InMemoryTaskBroker:
         self._changed = threading.Condition(self._lock)
         self._closed = False
         self._thread = threading.Thread(target=self._keep_time, name="in-memory-broker", daemon=True)
-        self._thread.start()
+        if keeps_time:
+            self._thread.start()
 
     @property
     def is_connected(self) -> bool:
@@ -133,7 +134,8 @@ class InMemoryTaskBroker:
         with self._lock:
             self._closed = True
             self._changed.notify_all()
-        self._thread.join()
+        if self._thread.is_alive():
+            self._thread.join()
 
     def advance(self) -> None:
         """Let everything happen that is due: expire what is old, hand out what can be handed out."""
@@ -196,15 +198,21 @@ class InMemoryTaskBroker:
         return None
 
     def _settle(
-        self, delivery: InMemoryDelivery, state: _State, entry: _Entry, consumer: InMemoryConsumer, fate: str
+        self,
+        delivery: InMemoryDelivery,
+        state: _State,
+        entry: _Entry,
+        consumer: InMemoryConsumer,
+        *,
+        requeue: bool = False,
     ) -> None:
         with self._lock:
             if consumer.held[state.queue.name].pop(delivery, None) is None:
                 return
             limit = state.queue.delivery_limit
-            if fate == "reject" or (fate == "requeue" and limit is not None and entry.deliveries > limit):
+            if requeue and limit is not None and entry.deliveries > limit:
                 self._die(state, entry)
-            elif fate == "requeue":
+            elif requeue:
                 state.ready.appendleft(entry)
         self.advance()
 

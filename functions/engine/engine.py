@@ -20,7 +20,7 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from functions.engine.kinds import Handler, find_handler
-from functions.engine.worker import Attempt, HandBack, Settled, Unreadable, Wait, Worker
+from functions.engine.worker import Attempt, Decision, HandBack, Settled, Unreadable, Wait, Worker
 from sluice.broker import Consumer, Delivery, Message, Queue, publish
 from sluice.errors import BrokerUnavailable, StoreUnavailable, Unavailable, Unstorable
 from sluice.metrics import MESSAGES_UNREADABLE
@@ -163,21 +163,12 @@ class Engine:
     # --- settling ----------------------------------------------------------------------------------------------------
 
     def _on_task(self, delivery: Delivery) -> None:
-        match self._worker.work(delivery.message):
-            case Unreadable():
-                delivery.reject()
-            case decision:
-                self._settle(delivery, decision)
+        self._settle(delivery, self._worker.work(delivery.message))
 
     def _on_dead(self, delivery: Delivery) -> None:
-        match self._worker.bury(delivery.message):
-            case Unreadable():
-                MESSAGES_UNREADABLE.inc()
-                self._move(delivery, self._broker.topology.unreadable)
-            case decision:
-                self._settle(delivery, decision)
+        self._settle(delivery, self._worker.bury(delivery.message))
 
-    def _settle(self, delivery: Delivery, decision: Settled | HandBack | Wait) -> None:
+    def _settle(self, delivery: Delivery, decision: Decision) -> None:
         match decision:
             case Settled():
                 delivery.ack()
@@ -185,6 +176,10 @@ class Engine:
                 delivery.requeue()
             case Wait(seconds, headers):
                 self._move(delivery, self._broker.topology.wait_for(seconds), headers)
+            case Unreadable():
+                # Not rejected: that would make it a dead letter without a confirm, and nothing would mend its loss.
+                MESSAGES_UNREADABLE.inc()
+                self._move(delivery, self._broker.topology.unreadable)
 
     def _move(self, delivery: Delivery, queue: Queue, headers: dict[str, Any] | None = None) -> None:
         """Publish the message elsewhere, and acknowledge it here only once that is confirmed."""

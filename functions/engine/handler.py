@@ -77,7 +77,8 @@ class Step:
         self.settings = settings
         #: When the handler was started (monotonic seconds); waiting for a place to start in does not count.
         self.started = time.monotonic()
-        self._attempt = attempt
+        #: Which try of the task this is, from 1.
+        self.attempt = attempt
         self._outputs = outputs
         self._lock = threading.Lock()
         self._steps: list[Document] = [_ended(step) for step in earlier or []]
@@ -92,7 +93,7 @@ class Step:
         started = time.perf_counter()
         entry: Document = {
             "name": presentable(name),
-            "attempt": self._attempt,
+            "attempt": self.attempt,
             "status": "running",
             "started_at": format_time(utc_now()),
             "ms": None,

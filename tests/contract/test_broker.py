@@ -129,16 +129,6 @@ def test_a_requeued_message_is_handed_out_again(make_broker: MakeBroker) -> None
     assert inbox.ids == ["one", "one"]
 
 
-def test_a_rejected_message_becomes_a_dead_letter(make_broker: MakeBroker) -> None:
-    broker, inbox = make_broker(), Inbox()
-    inbox.consume(broker)
-    send(broker, "one")
-    eventually(lambda: inbox.tasks)
-    inbox.tasks[0].reject()
-    eventually(lambda: inbox.dead)
-    assert inbox.dead[0].message.id == "one"
-
-
 def test_a_message_that_nobody_takes_expires_into_a_dead_letter(make_broker: MakeBroker) -> None:
     broker = make_broker(ttl=1)
     send(broker, "one")
