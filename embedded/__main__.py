@@ -26,6 +26,9 @@ log = logging.getLogger("sluice")
 #: Requests that are answered at once.
 THREADS = 16
 
+#: As in `functions.engine.main`.
+HEAR_SECONDS = 0.5
+
 #: Seconds that tasks have to finish after Ctrl+C, at most.
 GRACE_SECONDS = 10
 
@@ -69,7 +72,8 @@ def main() -> int:
     for part in ("database", "queue", "model"):
         log.info("%s: %s", part, services.stand_ins.get(part, "as set"))
     log.info("Sluice listens on http://localhost:%s/ (stop it with Ctrl+C)", server.effective_port)
-    stop.wait()
+    while not stop.wait(HEAR_SECONDS):
+        pass
     log.info("stopping (Ctrl+C again to stop at once)")
     server.close()
     ended = engine.drain(grace=min(settings.engine_grace_seconds, GRACE_SECONDS))

@@ -17,6 +17,10 @@ from sluice.settings import Settings
 
 log = logging.getLogger("sluice.engine")
 
+#: Python hears a signal in its main thread only, and the kernel may give it to another one, as it does after SIGCONT: a
+#: main thread that just waits would sleep on.
+HEAR_SECONDS = 0.5
+
 
 def main() -> int:
     try:
@@ -39,7 +43,8 @@ def main() -> int:
         return 2
     engine.start()
     log.info("engine %s takes tasks from %s, health on port %s", engine.name, settings.task_queue, health.port)
-    stop.wait()
+    while not stop.wait(HEAR_SECONDS):
+        pass
     ended = engine.drain()
     health.close()
     services.close()

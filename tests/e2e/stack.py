@@ -101,6 +101,12 @@ class Stack:
         process.start()
         return process
 
+    def worker_of(self, function: str) -> int:
+        """The id of the process that serves a function; the one that was started only watches over it."""
+        (watching,) = [process.pid for process in self._processes if process.name == function]
+        (worker,) = Path(f"/proc/{watching}/task/{watching}/children").read_text().split()
+        return int(worker)
+
     def _process(
         self, name: str, command: list[Any], environment: dict[str, str], port: int, path: str = "/healthz"
     ) -> ServerProcess:
@@ -139,6 +145,12 @@ class Stack:
             assert not seen or seen[-1] not in TERMINAL, f"{task_id} went from {seen[-1]} to {task['status']}"
             seen.append(task["status"])
         return task
+
+    def completed(self, task_id: str) -> dict[str, Any] | None:
+        """The task, if it is completed. None too while the database is away."""
+        answer = self.client.get(self.url(f"/tasks/get/{task_id}"))
+        task: dict[str, Any] = answer.json()
+        return task if answer.status_code == 200 and task["status"] == "completed" else None
 
     def wait_for(
         self, task_ids: list[str], condition: Callable[[dict[str, Any]], bool], seconds: float = 30

@@ -1,4 +1,4 @@
-"""Every promise once, with processes as in production."""
+"""Every promise once, with processes as in production; what a restart may cost is in test_restarts.py."""
 
 from __future__ import annotations
 
@@ -133,15 +133,9 @@ def test_with_mongodb_away_tasks_are_accepted_and_done_when_it_is_back(stack: St
     answer = stack.client.get(stack.url(f"/tasks/get/{ids[0]}"))
     assert (answer.status_code, answer.headers["content-type"]) == (503, "application/problem+json")
     wire_mongo.start()
-    tasks = [eventually(lambda i=i: _done(stack, i), 20) for i in ids]  # type: ignore[misc]
+    tasks = [eventually(lambda i=i: stack.completed(i), 20) for i in ids]  # type: ignore[misc]
     assert {(task["status"], task["attempts"]) for task in tasks} == {("completed", 1)}
     assert engine.running
-
-
-def _done(stack: Stack, task_id: str) -> dict[str, object] | None:
-    answer = stack.client.get(stack.url(f"/tasks/get/{task_id}"))
-    task: dict[str, object] = answer.json()
-    return task if answer.status_code == 200 and task["status"] == "completed" else None
 
 
 def test_with_both_away_nothing_is_accepted_within_five_seconds(
@@ -182,25 +176,6 @@ def test_tasks_that_no_engine_took_in_time_say_so_and_can_be_retried(stack: Stac
         assert (answer.status_code, answer.json()["status"]) == (202, "pending")
     tasks = stack.wait_until_done(ids, 10)
     assert {(task["status"], task["error"]) for task in tasks} == {("completed", None)}
-
-
-def test_a_stopping_engine_finishes_what_it_has_and_hands_back_the_rest(stack: Stack) -> None:
-    stack.start_functions("add", "get")
-    stack.model.script([{"seconds": 3.0}])
-    first = stack.start_engine()
-    ids = [stack.add() for _ in range(10)]
-    eventually(lambda: stack.model.open_calls() == 10)
-    first.terminate()
-    eventually(lambda: "are being finished" in first.log_text())
-    later = stack.add("Reverse a string")
-    second = stack.start_engine()
-    (handed,) = stack.wait_for([later], lambda task: task["status"] != "pending", 5)
-    assert handed["attempts"] == 1
-    assert first.wait(20) == 0
-    tasks = stack.wait_until_done([*ids, later])
-    assert {(task["status"], task["attempts"]) for task in tasks} == {("completed", 1)}
-    assert stack.model.calls() == dict.fromkeys([*ids, later], 1)
-    assert second.running
 
 
 def test_a_task_that_kills_its_engine_is_given_up_and_harms_nobody_else(
