@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import bson
+from bson.codec_options import DEFAULT_CODEC_OPTIONS, CodecOptions
 from bson.errors import BSONError
 
 from tests.servers.mongo_language import (
@@ -31,10 +32,15 @@ MAX_DOCUMENT_BYTES = 16 * 1024 * 1024
 Key = tuple[Any, ...]
 
 
+#: Records of a journal beyond which a start begins a new one: to replay them all takes about a second.
+LONG_JOURNAL = 20_000
+
+
 class Journal:
     """A file of BSON records, appended to with one write for each command and handed to the operating system at once.
 
     That survives SIGKILL of this process; it is not synced to the disk, which only a crash of the machine would need.
+    What was written before a `begin_anew` is kept beside it: `documents_written` reads it all.
     """
 
     def __init__(self, path: Path) -> None:
@@ -53,6 +59,15 @@ class Journal:
         while rest:
             rest = rest[os.write(self._file, rest) :]
 
+    def begin_anew(self, records: list[bytes]) -> None:
+        """Puts these records in the place of all those so far, which stay in a file of their own."""
+        begun = self._path.with_suffix(".new")
+        begun.write_bytes(b"".join(records))
+        os.link(self._path, self._path.with_suffix(f".{len(parts_of(self._path)):06}"))
+        begun.replace(self._path)
+        os.close(self._file)
+        self._file = os.open(self._path, os.O_WRONLY | os.O_APPEND)
+
     def _cut_torn_record(self) -> None:
         """Drops the end of a write that SIGKILL interrupted; nobody has been told that it succeeded."""
         size, whole = self._path.stat().st_size, 0
@@ -61,6 +76,28 @@ class Journal:
                 whole += length
                 file.seek(whole)
             file.truncate(whole)
+
+
+def parts_of(journal: Path) -> list[Path]:
+    """All files of a journal, the oldest first."""
+    return [*sorted(journal.parent.glob(f"{journal.stem}.[0-9]*")), journal]
+
+
+def documents_written(
+    journal: Path, namespace: str, options: CodecOptions[Document] = DEFAULT_CODEC_OPTIONS
+) -> Iterator[Document]:
+    """Every version of every document that was ever written to collections whose full names end so, in order."""
+    latest: dict[Key, Document] = {}
+    for part in parts_of(journal):
+        with part.open("rb") as file:
+            for record in bson.decode_file_iter(file, options):
+                if "put" not in record or not record["ns"].endswith(namespace):
+                    continue
+                document = record["put"]
+                identity = (record["ns"], hashable(document["_id"]))
+                if latest.get(identity) != document:  # a journal that begins anew says again what there is
+                    latest[identity] = document
+                    yield document
 
 
 class Index:
@@ -252,12 +289,22 @@ class Store:
         self._pending: list[bytes] = []
         self._journal = journal
         self.collections: dict[str, Collection] = {}
-        for record in journal.records():
+        length = 0
+        for length, record in enumerate(journal.records(), 1):  # noqa: B007 - what is left of it is used
             if "drop" in record:
                 self.drop(record["ns"])
             else:
                 self.collection(record["ns"]).replay(record)
         self._pending.clear()
+        if length > LONG_JOURNAL:
+            journal.begin_anew(list(self._snapshot()))
+
+    def _snapshot(self) -> Iterator[bytes]:
+        """Records that make what there is now."""
+        for name, collection in self.collections.items():
+            yield bson.encode({"ns": name, "create": True})
+            yield from (bson.encode({"ns": name, "index": index.spec}) for index in collection.indexes.values())
+            yield from (bson.encode({"ns": name, "put": document}) for document in collection.documents.values())
 
     def collection(self, namespace: str) -> Collection:
         """The collection of that name, made if need be."""

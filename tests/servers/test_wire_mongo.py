@@ -24,6 +24,7 @@ from pymongo.errors import (
     WriteError,
 )
 
+from tests.servers.mongo_store import LONG_JOURNAL, documents_written, parts_of
 from tests.servers.wire_mongo import WireMongo
 
 Tasks = Collection[dict[str, Any]]
@@ -399,6 +400,24 @@ def test_lets_one_of_many_claim_a_task(tasks: Tasks) -> None:
         thread.join()
     assert sorted(claimed) == list(range(100))
     assert tasks.count_documents({"n": 1}) == 100
+
+
+def test_a_long_journal_is_begun_anew_and_still_tells_everything(tmp_path: Path) -> None:
+    path = tmp_path / "journal.bson"
+    with WireMongo(tmp_path) as server, connect(server) as client:
+        tasks = client["test"]["tasks"]
+        tasks.create_index("state")
+        tasks.insert_many([{"_id": i, "state": 0} for i in range(1000)])
+        for state in range(1, LONG_JOURNAL // 1000 + 1):
+            tasks.update_many({}, {"$set": {"state": state}})
+        before = list(tasks.find())
+        for _ in range(2):
+            server.restart()
+            assert list(tasks.find()) == before
+        tasks.update_one({"_id": 0}, {"$set": {"state": "last"}})
+    assert len(parts_of(path)) == 2, "only the long one"
+    written = [document["state"] for document in documents_written(path, ".tasks") if document["_id"] == 0]
+    assert written == [*range(LONG_JOURNAL // 1000 + 1), "last"]
 
 
 def test_keeps_what_it_acknowledged_over_a_kill(tmp_path: Path) -> None:

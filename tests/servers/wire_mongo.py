@@ -44,11 +44,12 @@ class WireMongo(ServerProcess):
 
     def __init__(self, directory: Path) -> None:
         self.port = free_port()
+        self.journal = Path(directory).resolve() / "journal.bson"
         super().__init__(
             "wire-mongo",
             [
                 *(sys.executable, "-m", "tests.servers.wire_mongo"),
-                *("--port", str(self.port), "--journal", str(Path(directory).resolve() / "journal.bson")),
+                *("--port", str(self.port), "--journal", str(self.journal)),
             ],
             directory,
             ready=lambda: accepts_connections(self.port),
