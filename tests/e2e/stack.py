@@ -59,6 +59,7 @@ class Stack:
         return {
             "PATH": os.environ["PATH"],
             "HOME": str(self.directory),
+            "TMPDIR": str(self.directory),
             "PYTHONPATH": path,
             "MONGODB_URI": self.mongo.uri,
             "MONGODB_DATABASE": self.queue,

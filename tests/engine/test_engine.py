@@ -8,7 +8,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -25,7 +25,8 @@ from functions.engine.health import HealthServer
 from functions.engine.kinds import Handler, find_handler
 from offline_model import OfflineModel
 from sluice import sweep as sweep_module
-from sluice.broker import Message, OnDelivery, Topology
+from sluice.broker import Message, OnDelivery, Queue, Topology
+from sluice.errors import BrokerUnavailable
 from sluice.memory import InMemoryConsumer, InMemoryTaskBroker
 from sluice.requests import read_new_task
 from sluice.service import add_task, cancel_task, retry_task
@@ -570,6 +571,25 @@ def test_a_message_that_is_no_task_is_kept_apart_and_does_not_stop_the_line(worl
     eventually(lambda: world.broker.ready(world.broker.topology.unreadable) == len(bodies))
     assert world.waiting() == 0
     assert world.broker.ready(world.broker.topology.dead) == 0
+
+
+def test_a_message_that_is_no_task_is_let_go_only_when_it_is_kept_elsewhere(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A storm lost one that was rejected: the broker makes it a dead letter without a confirm."""
+    really, refused = world.broker.send, threading.Event()
+
+    def send(message: Message, queue: Queue) -> Future[None]:
+        if queue is world.broker.topology.unreadable and not refused.is_set():
+            refused.set()
+            raise BrokerUnavailable("not now")
+        return really(message, queue)
+
+    world.broker.send(Message("x", b"no task"), world.broker.topology.tasks)
+    monkeypatch.setattr(world.broker, "send", send)
+    world.engine(echo)
+    eventually(lambda: world.broker.ready(world.broker.topology.unreadable) == 1)
+    assert refused.is_set()
 
 
 def test_a_task_that_no_database_can_hold_is_kept_apart_too(world: World) -> None:
