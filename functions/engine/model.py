@@ -82,6 +82,7 @@ class Model:
 
     def _meaning(self, error: Exception) -> Exception:
         """What an error means for the task."""
+        import httpx2
         import openai
 
         match error:
@@ -91,6 +92,8 @@ class Model:
                 return Retry("model_timeout", f"The model did not finish within {self._timeout:g} seconds.")
             case openai.APIError():
                 return _translated(error)
+            case httpx2.HTTPError():  # the package lets it through where the body of an error breaks off
+                return Retry("cut_off", "The model's answer broke off.")
             case ValueError() | TypeError() | AttributeError() | LookupError() | RecursionError():
                 log.warning("the model's answer can't be read: %s", repr(error))
                 return Retry("invalid_answer", "The model's server sent an answer that can't be read.")

@@ -408,6 +408,12 @@ def test_a_stream_without_an_end_is_tried_again(answered: Answered) -> None:
     assert error.code == "cut_off"
 
 
+def test_an_error_whose_body_breaks_off_is_tried_again(answered: Answered) -> None:
+    error = answered(500, {"Content-Length": "100"}, b'{"error": ')
+    assert isinstance(error, Retry)
+    assert error.code == "cut_off"
+
+
 def test_an_error_in_the_middle_of_a_stream_is_tried_again(answered: Answered) -> None:
     whole = stream({"content": "print(1)"})
     event = b'data: {"error": {"message": "overloaded", "type": "server_error", "code": null}}\n\n'
