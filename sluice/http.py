@@ -18,6 +18,7 @@ from http import HTTPStatus
 from typing import Any
 
 from flask import Request, Response, current_app, has_app_context
+from flask import request as current_request
 from werkzeug.datastructures import MultiDict
 from werkzeug.exceptions import ClientDisconnected, HTTPException, MethodNotAllowed, NotFound, RequestEntityTooLarge
 from werkzeug.routing import Map, Rule
@@ -76,6 +77,8 @@ class Endpoint:
     def __init__(self, name: str, routes: Mapping[str, Handler], *, needs_queue: bool = False) -> None:
         self._name = name
         self._needs_queue = needs_queue
+        #: Its own calls, beside the probes.
+        self.routes = tuple(routes)
         rules = []
         for route, handler in {
             **routes,
@@ -88,16 +91,12 @@ class Endpoint:
         self._map = Map(rules, strict_slashes=True, merge_slashes=False, redirect_defaults=False)
         prepare(needs_queue=needs_queue)
         kinds()  # a wrong kind stops the start
-        if has_app_context():  # the framework's own errors speak the same language
-            current_app.register_error_handler(HTTPException, problem_of)
+        if has_app_context():
+            current_app.register_error_handler(HTTPException, self._refused)
 
     def __call__(self, request: Request) -> Response:
         started = time.perf_counter()
-        given = request.headers.get("X-Request-Id", "")
-        request_id = given if _VISIBLE.fullmatch(given) else uuid.uuid4().hex
-        request.environ[REQUEST_ID] = request_id
-        request.max_content_length = MAX_BODY_BYTES
-        with log_context(request_id=request_id):
+        with log_context(request_id=_receive(request)):
             try:
                 urls = self._map.bind(server_name="", path_info=request.path)
                 handler, arguments = urls.match(method=request.method)
@@ -111,12 +110,22 @@ class Endpoint:
             except Exception:
                 log.exception("a request failed in an unforeseen way")
                 response = problem(HTTPStatus.INTERNAL_SERVER_ERROR, "Something went wrong here. It has been logged.")
-            _finish_body(request)
-        response.headers["X-Request-Id"] = request_id
+        response = self._finish(request, response)
+        REQUEST_SECONDS.labels(self._name).observe(time.perf_counter() - started)
+        return response
+
+    def _refused(self, error: HTTPException) -> Response:
+        """Some calls the framework refuses itself: of `/robots.txt`, or of a path with a line break."""
+        _receive(current_request)
+        return self._finish(current_request, problem_of(error))
+
+    def _finish(self, request: Request, response: Response) -> Response:
+        """What belongs to every answer."""
+        _finish_body(request)
+        response.headers["X-Request-Id"] = request.environ[REQUEST_ID]
         response.headers["X-Content-Type-Options"] = "nosniff"
         response.headers.setdefault("Cache-Control", "no-store")
         REQUESTS.labels(self._name, _known(request.method), response.status_code).inc()
-        REQUEST_SECONDS.labels(self._name).observe(time.perf_counter() - started)
         return response
 
     def _readyz(self, _request: Request, services: Services) -> Response:
@@ -218,6 +227,15 @@ def message_headers(request: Request) -> dict[str, Any]:
     if _TRACEPARENT.fullmatch(traceparent):
         headers["traceparent"] = traceparent
     return headers
+
+
+def _receive(request: Request) -> str:
+    """Set a limit to the request's body. Returns the request's id, the caller's or a new one; it is kept with it."""
+    request.max_content_length = MAX_BODY_BYTES
+    given = request.headers.get("X-Request-Id", "")
+    request_id: str = given if _VISIBLE.fullmatch(given) else uuid.uuid4().hex
+    request.environ[REQUEST_ID] = request_id
+    return request_id
 
 
 def _from_sluice(error: SluiceError) -> Response:

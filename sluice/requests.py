@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from sluice.errors import FieldError, InvalidRequest
 from sluice.kinds import DEFAULT_KIND, Kind, Line, field_errors, kinds
@@ -19,11 +19,14 @@ from sluice.task import Document, Status
 
 DEFAULT_PAGE, MAX_PAGE = 50, 200
 
-UserId = Annotated[Line, Field(max_length=128)]
-
-_USER_ID: TypeAdapter[str] = TypeAdapter(UserId)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _CURSOR = re.compile(r"(\d{1,15}):([0-9a-f]{32})")
+
+
+class Owned(BaseModel):
+    """Whose it is."""
+
+    user_id: Line = Field(max_length=128, examples=["ada"])
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ def read_new_task(fields: Mapping[str, Any]) -> NewTask:
     """Read the fields of `POST /tasks/add`: `user_id`, `kind` (or the default one), and the kind's inputs."""
     problems: list[FieldError] = []
     rest = dict(fields)
-    user_id = _read_user_id(rest.pop("user_id", None), problems)
+    user_id = _read_user_id({name: rest.pop(name) for name in Owned.model_fields if name in rest}, problems)
     name = rest.pop("kind", DEFAULT_KIND)
     kind = kinds().get(name) if isinstance(name, str) else None
     inputs: Document = {}
@@ -57,27 +60,41 @@ def read_new_task(fields: Mapping[str, Any]) -> NewTask:
     return NewTask(user_id, kind, inputs)
 
 
-def _read_user_id(given: Any, problems: list[FieldError]) -> str:
-    if given is None:
-        problems.append(FieldError("user_id", "Field required"))
-        return ""
+def _read_user_id(given: Document, problems: list[FieldError]) -> str:
     try:
-        return _USER_ID.validate_python(given)
+        return Owned.model_validate(given).user_id
     except ValidationError as error:
-        problems += [FieldError("user_id", item.message) for item in field_errors(error)]
+        problems += field_errors(error)
         return ""
 
 
-class ListQuery(BaseModel):
+def _check_kind(name: str) -> str:
+    if name not in kinds():
+        raise ValueError(f"must be one of: {', '.join(kinds())}")
+    return name
+
+
+def _describe_kind(schema: dict[str, Any]) -> None:
+    schema["enum"] = list(kinds())
+
+
+def _check_cursor(text: str) -> str:
+    try:
+        decode_cursor(text)
+    except InvalidRequest as error:
+        raise ValueError(error.errors[0].message) from None
+    return text
+
+
+class ListQuery(Owned):
     """The query of `GET /tasks/get`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    user_id: UserId
-    kind: Line | None = None
+    kind: Annotated[str, AfterValidator(_check_kind), Field(json_schema_extra=_describe_kind)] | None = None
     status: Status | None = None
     limit: int = Field(DEFAULT_PAGE, ge=1, le=MAX_PAGE)
-    cursor: str | None = None
+    cursor: Annotated[str, AfterValidator(_check_cursor), Field(json_schema_extra={"format": "cursor"})] | None = None
 
     @property
     def after(self) -> Cursor | None:
@@ -85,19 +102,11 @@ class ListQuery(BaseModel):
 
 
 def read_list_query(arguments: Mapping[str, str]) -> ListQuery:
-    problems: list[FieldError] = []
+    """Read the parameters of `GET /tasks/get`."""
     try:
-        query = ListQuery.model_validate(dict(arguments))
-        if query.kind is not None and query.kind not in kinds():
-            problems.append(FieldError("kind", f"must be one of: {', '.join(kinds())}"))
-        _ = query.after
+        return ListQuery.model_validate(dict(arguments))
     except ValidationError as error:
-        problems += field_errors(error)
-    except InvalidRequest as error:
-        problems += error.errors
-    if problems:
-        raise InvalidRequest("The query is not valid.", problems)
-    return query
+        raise InvalidRequest("The query is not valid.", field_errors(error)) from None
 
 
 def encode_cursor(cursor: Cursor) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.servers import ports, require
 from tests.servers.ferretdb import FerretDB, ferretdb_missing, go_command
@@ -14,6 +15,11 @@ from tests.servers.wire_mongo import WireMongo
 
 # A second real server where there is a Go toolchain to build it with; nothing is missed without one.
 collect_ignore = [] if go_command() else ["servers/test_ferretdb.py"]
+
+# `make test` tries the same examples each time, and keeps none; the long profile tries others, and many more.
+settings.register_profile("steady", deadline=None, derandomize=True, database=None)
+settings.register_profile("long", deadline=None, max_examples=30_000, database=None)
+settings.load_profile("steady")
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""GET /tasks/get: a user's tasks, one task, and the kinds of task that there are."""
+"""GET /tasks/get: a user's tasks, one task, the kinds of task that there are, and the document of all calls."""
 
 from __future__ import annotations
 
@@ -25,11 +25,18 @@ def list_kinds(request: Request, _services: Services) -> Response:
     return conditional(request, answer({"kinds": [kind.schema() for kind in kinds().values()]}))
 
 
+def show_document(request: Request, _services: Services) -> Response:
+    from sluice import openapi
+
+    return conditional(request, answer(openapi.document()))
+
+
 endpoint = Endpoint(
     "get_tasks",
     {
         "GET /tasks/get": list_tasks,
         "GET /tasks/get/kinds": list_kinds,
+        "GET /tasks/get/openapi.json": show_document,
         "GET /tasks/get/<task_id>": get_task,
     },
 )

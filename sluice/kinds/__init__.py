@@ -24,9 +24,22 @@ DEFAULT_KIND = "code"
 MAX_INPUT_BYTES = 64 * 1024
 
 
-#: What no text may hold: control characters, and halves of surrogate pairs (they have no form in UTF-8).
-_UNPRINTABLE_IN_LINES = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
-_UNPRINTABLE_IN_TEXTS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
+#: Characters of a line at most; a kind can ask for fewer.
+MAX_LINE = 200
+
+#: What no text may hold, as parts of a class of characters: control characters (a text of many lines may have tabs and
+#: ends of lines), and halves of surrogate pairs (they have no form in UTF-8). And what a text must not only be.
+_CONTROLS, _CONTROLS_IN_TEXTS = r"\x00-\x1f\x7f-\x9f", r"\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f"
+_SURROGATES = r"\ud800-\udfff"
+_BLANKS = r"\x20\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
+_BLANKS_AROUND_LINES, _BLANKS_IN_TEXTS = rf"\t-\r\x1c-\x1f\x85{_BLANKS}", rf"\t\n\r{_BLANKS}"
+
+_UNPRINTABLE_IN_LINES = re.compile(f"[{_CONTROLS}{_SURROGATES}]")
+_UNPRINTABLE_IN_TEXTS = re.compile(f"[{_CONTROLS_IN_TEXTS}{_SURROGATES}]")
+
+#: The same as JSON Schema says it, for callers (who have no surrogates).
+_LINE = f"^([{_BLANKS_AROUND_LINES}]*[^{_CONTROLS}{_BLANKS}][^{_CONTROLS}]*[{_BLANKS_AROUND_LINES}]*)$"
+_TEXT = f"^([{_BLANKS_IN_TEXTS}]*[^{_CONTROLS}{_BLANKS}][^{_CONTROLS_IN_TEXTS}]*)$"
 
 
 def _check(text: str, unprintable: re.Pattern[str]) -> str:
@@ -38,6 +51,8 @@ def _check(text: str, unprintable: re.Pattern[str]) -> str:
 
 
 def _check_line(text: str) -> str:
+    if len(text) > MAX_LINE:
+        raise ValueError(f"String should have at most {MAX_LINE} characters")
     return _check(text.strip(), _UNPRINTABLE_IN_LINES)
 
 
@@ -45,11 +60,18 @@ def _check_text(text: str) -> str:
     return _check(text, _UNPRINTABLE_IN_TEXTS)
 
 
-#: A short text on one line, and a text of any number of lines. Neither may hold control characters.
-Line = Annotated[str, AfterValidator(_check_line), Field(min_length=1, max_length=200)]
-Text = Annotated[
-    str, AfterValidator(_check_text), Field(min_length=1, json_schema_extra={"maxLength": MAX_INPUT_BYTES})
-]
+def _describe_line(schema: dict[str, Any]) -> None:
+    schema.update(minLength=1, maxLength=min(schema.get("maxLength", MAX_LINE), MAX_LINE), pattern=_LINE)
+
+
+def _describe_text(schema: dict[str, Any]) -> None:
+    schema.update(minLength=1, maxLength=schema.get("maxLength", MAX_INPUT_BYTES), pattern=_TEXT)
+
+
+#: A short text on one line, and a text of any number of lines. Neither may hold control characters. A field that sets
+#: `max_length` means the text as it was sent, before the blanks around a line are cut off.
+Line = Annotated[str, AfterValidator(_check_line), Field(json_schema_extra=_describe_line)]
+Text = Annotated[str, AfterValidator(_check_text), Field(json_schema_extra=_describe_text)]
 
 
 class Inputs(BaseModel):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from http import HTTPStatus
 
+import jsonschema_rs
 import pytest
 from werkzeug.test import Client
 
@@ -15,6 +16,7 @@ from offline_model import OfflineModel
 from sluice.services import install
 from sluice.settings import Settings
 from tests.functions.conftest import bad_fields, problem_of
+from tests.waiting import eventually
 
 
 @pytest.fixture
@@ -25,7 +27,9 @@ def client(monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
 
     def note_and_start(model: OfflineModel) -> OfflineModel:
         models.append(model)
-        return start(model)
+        start(model)
+        model.script([{"match": "Refuse", "fault": "refuse"}, {"match": "Wait", "fault": "status", "status": 429}])
+        return model
 
     monkeypatch.setattr(OfflineModel, "start", note_and_start)
     monkeypatch.setattr("sluice.services._installed", {})
@@ -56,6 +60,31 @@ def test_a_task_that_is_added_can_be_read(client: Client) -> None:
     read = client.get(accepted.headers["Location"])
     assert read.status_code == HTTPStatus.OK
     assert read.get_json()["text"] == "Hello."
+
+
+@pytest.mark.parametrize(
+    ("fields", "seen"),
+    [
+        ({"objective": "Create a function that sums up three numbers."}, {"status": "completed", "error": None}),
+        ({"objective": "Refuse this."}, {"status": "failed", "retry_at": None}),
+        ({"objective": "Wait for me."}, {"status": "pending", "attempts": 1}),
+        ({"kind": "message", "text": "Hello."}, {"status": "completed", "message": "Hello."}),
+    ],
+    ids=["done", "failed", "tried again", "message"],
+)
+def test_a_task_is_at_all_times_what_the_document_says(
+    client: Client, fields: dict[str, str], seen: dict[str, object]
+) -> None:
+    components = client.get("/tasks/get/openapi.json").get_json()["components"]
+    task = jsonschema_rs.Draft202012Validator({"$ref": "#/components/schemas/Task", "components": components})
+    accepted = client.post("/tasks/add", json={"user_id": "ada", **fields})
+
+    def is_seen() -> bool:
+        shown = client.get(accepted.headers["Location"]).get_json()
+        task.validate(shown)
+        return bool(shown["steps"]) and seen.items() <= shown.items()
+
+    eventually(is_seen)
 
 
 @pytest.mark.parametrize("path", ["/", "/index.html"])

@@ -11,7 +11,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from werkzeug.test import TestResponse
 
 from sluice.errors import InvalidSettings, SluiceError, Unstorable
-from sluice.http import MAX_BODY_BYTES
+from sluice.http import MAX_BODY_BYTES, MAX_DISCARDED_BYTES
 from sluice.services import Services, install
 from tests.functions.conftest import Sluice, problem_of
 
@@ -116,10 +116,29 @@ def test_there_is_nothing_at_other_paths(sluice: Sluice, name: str, path: str) -
     problem_of(sluice.client(name).get(path), HTTPStatus.NOT_FOUND)
 
 
-@pytest.mark.parametrize("path", ["/robots.txt", "/favicon.ico"])
+FRAMEWORKS_OWN = pytest.mark.parametrize("path", ["/robots.txt", "/favicon.ico", "/tasks/cancel/%0A"])
+
+
+@FRAMEWORKS_OWN
 @EVERY_FUNCTION
-def test_the_frameworks_own_answers_are_problems_too(sluice: Sluice, name: str, path: str) -> None:
-    problem_of(sluice.client(name).get(path), HTTPStatus.NOT_FOUND)
+def test_the_frameworks_own_answers_are_like_all_others(sluice: Sluice, name: str, path: str) -> None:
+    client = sluice.client(name)
+    response = client.get(path, headers={"X-Request-Id": "req-1"})
+    problem_of(response, HTTPStatus.NOT_FOUND)
+    assert response.headers["X-Request-Id"] == "req-1"
+    assert response.headers["X-Content-Type-Options"] == "nosniff"
+    assert response.headers["Cache-Control"] == "no-store"
+
+
+@FRAMEWORKS_OWN
+@EVERY_FUNCTION
+def test_the_framework_reads_no_body_without_end(sluice: Sluice, name: str, path: str) -> None:
+    body = io.BytesIO(TOO_LONG * 40)
+    response = sluice.client(name).post(
+        path, input_stream=body, content_type="text/plain", environ_overrides={"wsgi.input_terminated": True}
+    )
+    problem_of(response, HTTPStatus.NOT_FOUND)
+    assert body.tell() < 2 * MAX_DISCARDED_BYTES
 
 
 @EVERY_CALL
@@ -145,7 +164,9 @@ def test_what_changes_something_is_a_post(sluice: Sluice, name: str, path: str, 
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS"])
-@pytest.mark.parametrize("path", ["/tasks/get", f"/tasks/get/{NOBODY}", "/tasks/get/kinds", "/healthz", "/metrics"])
+@pytest.mark.parametrize(
+    "path", ["/tasks/get", f"/tasks/get/{NOBODY}", "/tasks/get/kinds", "/tasks/get/openapi.json", "/healthz"]
+)
 def test_what_only_reads_is_a_get(sluice: Sluice, path: str, method: str) -> None:
     response = sluice.getting.open(path, method=method)
     problem_of(response, HTTPStatus.METHOD_NOT_ALLOWED)

@@ -197,7 +197,7 @@ def path(sluice: Sluice, request: pytest.FixtureRequest) -> str:
 
 
 EVERY_PATH = pytest.mark.parametrize(
-    "path", ["/tasks/get?user_id=ada", "/tasks/get/<id>", "/tasks/get/kinds"], indirect=True
+    "path", ["/tasks/get?user_id=ada", "/tasks/get/<id>", "/tasks/get/kinds", "/tasks/get/openapi.json"], indirect=True
 )
 
 

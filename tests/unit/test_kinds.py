@@ -198,8 +198,14 @@ def test_a_code_task_needs_an_objective_and_is_python_if_nothing_else_is_said() 
     assert ALL["code"].blank_outputs()["code"] == ""
 
 
-def test_a_language_has_at_most_40_characters() -> None:
+def test_a_language_has_at_most_40_characters_and_its_schema_says_so() -> None:
     assert refusal(ALL["code"], objective="Add.", language="x" * 41).field == "language"
+    assert ALL["code"].schema()["inputs"]["properties"]["language"]["maxLength"] == 40
+
+
+def test_a_line_is_measured_as_it_was_sent() -> None:
+    assert SAMPLE.parse({"text": "fine", "name": " " * 190 + "x" * 10})
+    assert refusal(SAMPLE, text="fine", name=" " * 191 + "x" * 10).field == "name"
 
 
 def test_the_inputs_are_found_again_in_a_tasks_document() -> None:

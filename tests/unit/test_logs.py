@@ -122,7 +122,7 @@ def test_an_exception_is_asked_for_where_there_is_none(log: Log) -> None:
         ('"quotes" and \\ and \x00 and \x1b[31m', ()),
         ("grüße 日本語 🦦", ()),
         ("\ud800", ()),
-        ("%s", (object(),)),
+        ("%s", (object,)),
         ("%s", ({"a": b"\xff"},)),
         ("%(a)s", ({"a": datetime(2026, 7, 14, tzinfo=UTC)},)),
         ("100%", ()),

@@ -132,8 +132,8 @@ def test_a_list_needs_a_user() -> None:
 
 
 def test_every_bad_parameter_is_named_at_once() -> None:
-    parameters = {"user_id": "", "kind": "", "status": "asleep", "limit": "x", "page": "2"}
-    assert bad_fields(read_list_query, parameters) == ["kind", "limit", "page", "status", "user_id"]
+    parameters = {"user_id": "", "kind": "poem", "status": "asleep", "limit": "x", "cursor": "!", "page": "2"}
+    assert bad_fields(read_list_query, parameters) == ["cursor", "kind", "limit", "page", "status", "user_id"]
 
 
 def test_an_unknown_kind_and_a_broken_cursor_are_named_together() -> None:
@@ -141,7 +141,16 @@ def test_an_unknown_kind_and_a_broken_cursor_are_named_together() -> None:
 
 
 @pytest.mark.parametrize(
-    ("parameter", "value"), [("kind", "poem"), ("status", "done"), ("status", ""), ("cursor", ""), ("cursor", "!")]
+    ("parameter", "value"),
+    [
+        ("kind", "poem"),
+        ("kind", ""),
+        ("kind", " code"),
+        ("status", "done"),
+        ("status", ""),
+        ("cursor", ""),
+        ("cursor", "!"),
+    ],
 )
 def test_a_bad_parameter_is_named(parameter: str, value: str) -> None:
     assert bad_fields(read_list_query, {"user_id": "ada", parameter: value}) == [parameter]
