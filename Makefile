@@ -7,7 +7,7 @@ TEST_READY := $(VENV)/.ready-test
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format clean
+.PHONY: help run test check chaos fuzz format clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -17,12 +17,19 @@ run: $(RUN_READY) ## Sluice in one process on PORT (8080), with no services
 
 test: check ## all tests; ARGS="-k word" chooses
 	@if command -v go > /dev/null; then echo "FerretDB: `$(BIN)/python -m tests.servers.ferretdb`"; fi
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 check: $(TEST_READY) ## lint, format, types
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/mypy --no-error-summary
+
+chaos: $(TEST_READY) ## break everything at random, and check the promises; SEED=1 MINUTES=30
+	@$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES))
+
+fuzz: $(TEST_READY) ## other HTTP calls, messages and answers than `make test` tries; MINUTES=10
+	FUZZ_MINUTES=$(or $(MINUTES),10) $(BIN)/python -m pytest -n 2 tests/functions/test_fuzz.py
+	$(BIN)/python -m pytest -n 2 --hypothesis-profile=long tests/fuzz tests/machine
 
 format: $(TEST_READY) ## put the code into shape
 	$(BIN)/ruff check --fix .
