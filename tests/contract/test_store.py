@@ -7,7 +7,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -20,6 +20,7 @@ from sluice.store import SUSPICIOUS_SECONDS, Cursor, MongoTaskStore, open_mongod
 from sluice.task import Task, new_id, new_task
 from tests.servers.ferretdb import go_command
 from tests.servers.wire_mongo import WireMongo
+from tests.waiting import eventually
 
 NOW = datetime(2026, 7, 14, tzinfo=UTC)
 LEASE = timedelta(seconds=10)
@@ -299,25 +300,33 @@ def test_indexes_are_created_once_and_again(store: MongoTaskStore) -> None:
 
 
 def test_a_database_that_is_away_is_reported_in_time_and_then_quickly(tmp_path_factory: pytest.TempPathFactory) -> None:
-    with WireMongo(tmp_path_factory.mktemp("mongo")) as server:
-        store = open_mongodb(server.uri, "test", timeout=1)
+    """With a timeout of one second: the first operation waits that long, those after it a third of it."""
+    with (
+        WireMongo(tmp_path_factory.mktemp("mongo")) as server,
+        closing(open_mongodb(server.uri, "test", timeout=1)) as store,
+    ):
         fresh = store.insert(task(Clock()))
+
+        def is_back() -> bool:
+            with suppress(StoreUnavailable):
+                return read(store, fresh).id == fresh.id
+            return False
+
         server.stop()
-        for at_most in (1.5, 0.6, 0.6):
+        for at_most in (1.9, 0.9, 0.9):
             started = time.monotonic()
             with pytest.raises(StoreUnavailable):
                 store.get(fresh.id)
             assert time.monotonic() - started < at_most
         server.start()
-        assert read(store, fresh).id == fresh.id
+        eventually(is_back)
         server.freeze()
         started = time.monotonic()
         with pytest.raises(StoreUnavailable):
             store.get(fresh.id)
-        assert time.monotonic() - started < 1.5
+        assert time.monotonic() - started < 1.9
         server.thaw()
-        assert read(store, fresh).id == fresh.id
-        store.close()
+        eventually(is_back)
 
 
 @pytest.mark.parametrize("uri", ["", "http://u:secret@host/", "mongodb://u:secret@host:port/"])
