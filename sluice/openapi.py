@@ -38,7 +38,7 @@ PROBLEMS = {
     413: "The body, or the text in it, is too large.",
     415: "The body is neither JSON nor a form.",
     422: "The Idempotency-Key was used before, with another body.",
-    503: "A service that is needed is away; nothing was changed.",
+    503: "A service that is needed is away. Try again.",
 }
 
 ID = "^[0-9a-f]{32}$"

@@ -20,7 +20,7 @@ from sluice.task import Document, Status
 DEFAULT_PAGE, MAX_PAGE = 50, 200
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_CURSOR = re.compile(r"(\d{1,15}):([0-9a-f]{32})")
+_CURSOR = re.compile(r"(-?\d{1,15}):([0-9a-f]{32})")
 
 
 class Owned(BaseModel):
