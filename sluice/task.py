@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 import uuid
 from datetime import UTC, datetime, timedelta
@@ -225,7 +226,7 @@ class Task:
         kind is not looked at: that needs the kind, and is the handler's business.
         """
         try:
-            document = json.loads(body)
+            document = json.loads(body, parse_constant=_refuse, parse_float=_finite)
         except (ValueError, RecursionError) as error:
             raise NotATask("not JSON") from error
         if not isinstance(document, dict):
@@ -246,6 +247,17 @@ class Task:
         for field in ("created_at", "deadline"):
             _check(document, field, document[field] is not None)
         return cls(document)
+
+
+def _refuse(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if not math.isfinite(number):
+        raise ValueError("a number that is not finite has no form in JSON")
+    return number
 
 
 def _check(document: Document, field: str, holds: bool) -> None:

@@ -197,11 +197,22 @@ class Worker:
 
     def _stored(self, task: Task) -> Task:
         """The task as the database has it. One that it does not have (it was away when the task was accepted, or has
-        lost it) is stored now, from the message. Raises NotATask for one that can't be stored."""
+        lost it) is stored now: from the message what was asked for, and nothing of what became of it. Raises NotATask
+        for one that can't be stored."""
         stored = self._patiently(lambda: self._store.get(task.id))
         if stored is not None:
             return stored
-        fresh = task.replace(status="pending", started_at=None, completed_at=None, retry_at=None, error=None)
+        kind = kinds().get(task.kind)
+        fresh = task.replace(
+            status="pending",
+            started_at=None,
+            completed_at=None,
+            retry_at=None,
+            progress=0,
+            steps=[],
+            error=None,
+            **(kind.blank_outputs() if kind else {}),
+        )
         try:
             return self._patiently(lambda: self._store.insert(fresh))
         except Unstorable as error:
@@ -230,8 +241,9 @@ class Worker:
             self._running[task.id, task.attempts] = attempt
         TASKS_STARTED.labels(task.kind).inc()
         if task.attempts == 1:
-            self.reached = max(self.reached, task.queued_at or self.reached)
-            QUEUED_SECONDS.observe((self._clock() - task.document["created_at"]).total_seconds())
+            now = self._clock()
+            self.reached = max(self.reached, min(task.queued_at or self.reached, now))
+            QUEUED_SECONDS.observe((now - task.document["created_at"]).total_seconds())
         log.info("started attempt %s (%s)", task.attempts, task.kind)
         try:
             with TASKS_RUNNING.track_inprogress(), TASK_SECONDS.labels(task.kind).time():

@@ -113,6 +113,10 @@ class Database:
 
     # --- the test's own hands ----------------------------------------------------------------------------------------
 
+    def ids(self) -> list[str]:
+        with self._lock:
+            return [document["_id"] for document in self._tasks.find({})]
+
     def document(self, task_id: str) -> Document:
         with self._lock:
             return dict(self._tasks.find_one({"_id": task_id}) or {})

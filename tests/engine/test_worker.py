@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -101,6 +102,8 @@ NOT_TASKS = {
     "a number that no database holds": altered(text=2**70),
     "a user with half a character": altered(user_id="\ud83d"),
     "a text with half a character": altered(text="\ud83d"),
+    "a number that is none": altered(text=math.nan),
+    "a number without end": altered(text=7).replace(b" 7", b" 1e999"),
     "a field name that no database holds": altered(**{"a\0b": 1}),
 }
 
@@ -127,11 +130,29 @@ def test_a_message_can_not_bring_bookkeeping_or_a_result_with_it(bench: Bench) -
         "error": {"code": "x", "message": "y"},
         "completed_at": body["created_at"],
         "lease_until": "2999-01-01T00:00:00.000Z",
+        "progress": "most of it",
+        "steps": [{"name": 7}],
+        "message": ["not what it made"],
     }
-    assert bench.worker(echo).work(Message("x", json.dumps(body).encode())) == Settled()
+    seen: list[Document] = []
+
+    def handler(inputs: Any, _step: Step) -> Document:
+        seen.append(bench.database.document(body["_id"]))
+        return echo(inputs, _step)
+
+    assert bench.worker(handler).work(Message("x", json.dumps(body).encode())) == Settled()
+    [running] = seen
+    assert (running["progress"], running["steps"], running["message"]) == (0, [], "")
     done = bench.database.document(body["_id"])
     assert (done["status"], done["error"], done["attempts"]) == ("completed", None, 1)
     assert done.get("crashes", 0) == 0
+
+
+def test_a_message_from_the_future_says_nothing_about_those_before_it(bench: Bench) -> None:
+    """Or else the sweep would take every task in a long queue for lost, and send it again."""
+    worker = bench.worker(echo)
+    worker.work(message_of(a_task(queued_at=bench.clock.now + timedelta(days=1))))
+    assert worker.reached == bench.clock.now
 
 
 # --- the way of a task -----------------------------------------------------------------------------------------------
