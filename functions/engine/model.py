@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import threading
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import CancelledError
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import BaseModel
 
-from functions.engine.handler import Failed, Retry, Step
+from functions.engine.handler import Failed, Retry, Step, presentable
 from sluice.settings import Settings
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ class Model:
         try:
             async with _ended(stream):
                 async for chunk in stream:
-                    model = chunk.model if isinstance(chunk.model, str) else model
+                    model = presentable(chunk.model) if isinstance(chunk.model, str) else model
                     usage = chunk.usage or usage
                     for choice in chunk.choices[:1]:
                         text += choice.delta.content or ""
@@ -136,7 +137,7 @@ class Model:
             raise Failed("cut_off", "The model ran out of room before the answer was complete. Ask for less at once.")
         if finish_reason is None:
             raise Retry("cut_off", "The model's answer broke off.")
-        return Answer(whole(text), model, usage.model_dump() if isinstance(usage, BaseModel) else None)
+        return Answer(whole(text), model, usage.model_dump(warnings=False) if isinstance(usage, BaseModel) else None)
 
 
 @asynccontextmanager
@@ -196,12 +197,13 @@ def _retry_after(error: openai.APIStatusError) -> float | None:
     """Seconds of the Retry-After header: a number, or a date (RFC 9110, 10.2.3)."""
     text = error.response.headers.get("retry-after", "")
     try:
-        return max(0.0, float(text))
+        seconds = float(text)
+        return max(0.0, seconds) if math.isfinite(seconds) else None
     except ValueError:
         pass
     try:
         return max(0.0, (parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds())
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return None
 
 

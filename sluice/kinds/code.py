@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import BaseModel, Field
 
 from sluice import kinds
@@ -37,12 +39,16 @@ class Inputs(kinds.Inputs):
     )
 
 
+#: What every reader of JSON can count to.
+Tokens = Annotated[int, Field(ge=0, lt=2**53)]
+
+
 class Usage(BaseModel):
     """Tokens, as the model's provider counts them."""
 
-    prompt_tokens: int
-    completion_tokens: int
-    total_tokens: int
+    prompt_tokens: Tokens
+    completion_tokens: Tokens
+    total_tokens: Tokens
 
 
 class Outputs(kinds.Outputs):

@@ -242,16 +242,20 @@ def assert_tells_no_secret(error: Failed | Retry, step: Step) -> None:
 
 
 @pytest.mark.parametrize(("rule", "code"), TRANSIENT.values(), ids=TRANSIENT.keys())
-def test_what_may_work_later_is_tried_again(hurried: Step, offline: OfflineModel, rule: Document, code: str) -> None:
+def test_what_may_work_later_is_tried_again(
+    step: Step, hurried: Step, offline: OfflineModel, rule: Document, code: str
+) -> None:
     offline.script([fault(rule)])
+    if code == "model_timeout":
+        step = hurried
     started = time.monotonic()
-    error = outcome(hurried)
-    assert time.monotonic() - started < 3
+    error = outcome(step)
+    assert time.monotonic() - started < 10
     assert isinstance(error, Retry)
     assert error.code == (code or error.code)
     assert error.message
-    assert_tells_no_secret(error, hurried)
-    assert offline.calls() == {hurried.task_id: 1}
+    assert_tells_no_secret(error, step)
+    assert offline.calls() == {step.task_id: 1}
 
 
 @pytest.mark.parametrize(("rule", "code"), PERMANENT.values(), ids=PERMANENT.keys())
@@ -313,6 +317,10 @@ def test_a_model_that_comes_back_answers_again(step: Step, offline: OfflineModel
 
 
 # --- servers that are stranger than the offline model ----------------------------------------------------------------
+
+
+def counted(tokens: Any) -> Document:
+    return {"prompt_tokens": tokens, "completion_tokens": 1, "total_tokens": 1}
 
 
 Answered = Callable[..., Outputs | Failed | Retry]
@@ -381,19 +389,45 @@ def test_a_pause_given_as_a_date_is_read_too(answered: Answered) -> None:
     assert 30 <= error.after <= 40
 
 
-@pytest.mark.parametrize("header", ["", "soon", "-5", "nan", "Wed, 21 Oct 2015 07:28:00 GMT", "Wed, 99 Oct 2015"])
+@pytest.mark.parametrize(
+    "header",
+    [
+        "",
+        "soon",
+        "-5",
+        "nan",
+        "inf",
+        "1e400",
+        "Wed, 21 Oct 2015 07:28:00 GMT",
+        "Wed, 99 Oct 2015",
+        "Wed, 21 Oct 99999999999 07:28:00 GMT",
+    ],
+)
 def test_a_pause_that_makes_no_sense_is_no_pause(answered: Answered, header: str) -> None:
     error = answered(429, {"Retry-After": header})
     assert isinstance(error, Retry)
     assert error.after in (None, 0)
 
 
-@pytest.mark.parametrize("usage", [None, {}, {"prompt_tokens": 3}, {"prompt_tokens": None}, "free"])
+@pytest.mark.parametrize(
+    "usage",
+    [None, {}, {"prompt_tokens": 3}, {"prompt_tokens": None}, "free", counted(2**63), counted(-1), counted(1.5)],
+)
 def test_usage_that_makes_no_sense_does_not_cost_the_answer(answered: Answered, usage: Any) -> None:
     outputs = answered(200, EVENTS, stream({"content": "```python\nprint(1)\n```"}, usage=usage))
     assert isinstance(outputs, Outputs)
     assert outputs.code == "print(1)\n"
     assert outputs.usage is None
+
+
+@pytest.mark.parametrize("name", ["\ud83d", "m" * 2_000_000])
+def test_a_name_that_makes_no_sense_does_not_cost_the_answer(answered: Answered, name: str) -> None:
+    body = stream({"content": "print(1)"}).replace(b'"strange"', json.dumps(name).encode())
+    outputs = answered(200, EVENTS, body)
+    assert isinstance(outputs, Outputs)
+    assert outputs.code == "print(1)\n"
+    assert outputs.model is not None
+    assert len(outputs.model.encode()) <= 2_000
 
 
 def test_a_character_that_was_cut_in_two_by_the_stream_is_whole_again(answered: Answered) -> None:
