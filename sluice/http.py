@@ -153,8 +153,9 @@ def answer(content: Any, status: HTTPStatus = HTTPStatus.OK, *, location: str | 
     return response
 
 
-def conditional(request: Request, response: Response) -> Response:
-    """Give the answer an ETag, and answer 304 without a body to a caller that has it already (RFC 9110, 13.1.2)."""
+def conditional(request: Request, content: Any) -> Response:
+    """A JSON answer with an ETag, or 304 without a body to a caller that has it already (RFC 9110, 13.1.2)."""
+    response = answer(content)
     response.headers["Cache-Control"] = "no-cache"
     response.add_etag()
     response.make_conditional(request)

@@ -16,9 +16,10 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, models_json
 
 from sluice import __version__
 from sluice.http import MAX_BODY_BYTES, MAX_ERRORS
-from sluice.kinds import DEFAULT_KIND, MAX_INPUT_BYTES, Kind, kinds
-from sluice.requests import ListQuery, Owned
-from sluice.task import Document, Status
+from sluice.kinds import DEFAULT_KIND, MAX_INPUT_BYTES, MAX_LINE, Kind, kinds
+from sluice.requests import ListQuery, OverviewQuery, Owned
+from sluice.service import MAX_COUNT
+from sluice.task import STATUSES, Document, Status
 
 DESCRIPTION = f"""\
 Post a task, a queue holds it, an engine does it; here is what can be asked of it.
@@ -42,6 +43,12 @@ PROBLEMS = {
 }
 
 ID = "^[0-9a-f]{32}$"
+COUNT: Document = {
+    "type": "integer",
+    "minimum": 0,
+    "maximum": MAX_COUNT,
+    "description": f"{MAX_COUNT} means so many, or more.",
+}
 Time = Annotated[datetime, Field(json_schema_extra={"pattern": r"^[0-9-]{10}T[0-9:]{8}\.[0-9]{3}Z$"})]
 
 
@@ -69,8 +76,8 @@ class Failure(Answer):
     message: str = Field(description="For people.")
 
 
-class TaskFields(Answer):
-    """What every task has, beside its kind and that kind's inputs and outputs."""
+class SummaryFields(Answer):
+    """What a list shows of every task, beside its kind."""
 
     id: str = Field(alias="_id", pattern=ID)
     user_id: str = Field(description="Whose it is.")
@@ -82,9 +89,21 @@ class TaskFields(Answer):
     deadline: Time = Field(description="Until when it may be started, or started again.")
     retry_at: Time | None = Field(description="When it is tried again, while it pauses after a transient error.")
     progress: int = Field(ge=0, le=100)
-    steps: list[Step]
     attempts: int = Field(ge=0, description="How often it was started.")
     error: Failure | None
+
+
+class TaskFields(SummaryFields):
+    """What every task has, beside its kind and that kind's inputs and outputs."""
+
+    steps: list[Step]
+
+
+class TaskSummary(SummaryFields):
+    """A task without its steps, inputs and outputs."""
+
+    kind: str
+    title: str = Field(max_length=MAX_LINE, description="The first line of its first text; empty if it has none.")
 
 
 class BadField(Answer):
@@ -145,7 +164,8 @@ def document() -> Document:
 
 
 def _paths() -> Document:
-    task, page = _ref("schemas", "Task"), _ref("schemas", "TaskPage")
+    task, overview = _ref("schemas", "Task"), _ref("schemas", "Overview")
+    page = {"anyOf": [_ref("schemas", "TaskPage"), _ref("schemas", "TaskSummaryPage")]}
     listed = _object(kinds={"type": "array", "items": _ref("schemas", "KindSchema")})
     openapi = {"type": "object", "required": ["openapi", "info", "paths"]}
     waiting = {"202": _json("The task, waiting to be done.", task, ["Location"], links=["getTask", "cancelTask"])}
@@ -160,7 +180,10 @@ def _paths() -> Document:
                 "requestBody": body,
             }
         },
-        "/tasks/get": {"get": _read("listTasks", "A user's tasks, newest first", _query(), page, [400, 503])},
+        "/tasks/get": {"get": _read("listTasks", "A user's tasks, newest first", _query(ListQuery), page, [400, 503])},
+        "/tasks/get/overview": {
+            "get": _read("getOverview", "How a user's tasks stand", _query(OverviewQuery), overview, [400, 503])
+        },
         "/tasks/get/{task_id}": {"get": _read("getTask", "One task", [task_id], task, [404, 503])},
         "/tasks/get/kinds": {"get": _read("listKinds", "The kinds of task", [], listed)},
         "/tasks/get/openapi.json": {"get": _read("getDocument", "This document", [], openapi)},
@@ -196,9 +219,9 @@ def _read(
     return _call(name, summary, [*parameters, *_parameters("If-None-Match")], answers, problems)
 
 
-def _query() -> list[Document]:
-    """The fields of ListQuery as parameters: what may be None there may be left out here."""
-    schema = ListQuery.model_json_schema(schema_generator=Generator)
+def _query(model: type[BaseModel]) -> list[Document]:
+    """The fields of a query as parameters: what may be None there may be left out here."""
+    schema = model.model_json_schema(schema_generator=Generator)
     found = []
     for name, field in schema["properties"].items():
         given, *_null = field.get("anyOf", [field])
@@ -278,6 +301,7 @@ def _header_refs(*names: str) -> Document:
 
 def _schemas() -> Document:
     models: list[tuple[type[BaseModel], JsonSchemaMode]] = [(Problem, "validation"), (KindSchema, "validation")]
+    models += [(TaskSummary, "serialization")]
     for kind in kinds().values():
         models += [(_new_task(kind), "validation"), (_task(kind), "serialization")]
     _, generated = models_json_schema(models, ref_template="#/components/schemas/{model}", schema_generator=Generator)
@@ -288,12 +312,26 @@ def _schemas() -> Document:
             "oneOf": [*tasks.values()],
             "discriminator": {"propertyName": "kind", "mapping": {name: ref["$ref"] for name, ref in tasks.items()}},
         },
-        "TaskPage": _object(
-            tasks={"type": "array", "items": _ref("schemas", "Task")},
-            next={"type": ["string", "null"], "description": "The `cursor` of the next page."},
+        "TaskPage": _page("Task"),
+        "TaskSummaryPage": _page("TaskSummary"),
+        "Overview": _object(
+            tasks=_object(**dict.fromkeys(STATUSES, COUNT)),
+            engines={"type": "integer", "minimum": 0, "description": "How many are at work now, for whomever."},
+            stand_ins={
+                "type": "object",
+                "additionalProperties": {"type": "string"},
+                "description": "Services that are not the real ones, and what is there instead.",
+            },
         ),
         **generated["$defs"],
     }
+
+
+def _page(name: str) -> Document:
+    return _object(
+        tasks={"type": "array", "items": _ref("schemas", name)},
+        next={"type": ["string", "null"], "description": "The `cursor` of the next page."},
+    )
 
 
 @cache
@@ -301,7 +339,7 @@ def _new_task(kind: Kind) -> type[BaseModel]:
     """What is asked for with a new task of a kind. The default kind need not be named."""
     default = DEFAULT_KIND if kind.name == DEFAULT_KIND else ...
     named: Any = Field(default, json_schema_extra={"const": kind.name})
-    return create_model(f"New{_task(kind).__name__}", __base__=(Owned, kind.inputs), kind=(str, named))
+    return _model(f"New{_task(kind).__name__}", (Owned, kind.inputs), named)
 
 
 @cache
@@ -309,7 +347,12 @@ def _task(kind: Kind) -> type[BaseModel]:
     """A task of a kind as it is answered."""
     name = f"{kind.name.title().replace('_', '')}Task"
     named: Any = Field(json_schema_extra={"const": kind.name})
-    return create_model(name, __base__=(kind.outputs, kind.inputs, TaskFields), kind=(str, named))
+    return _model(name, (kind.outputs, kind.inputs, TaskFields), named)
+
+
+def _model(name: str, bases: tuple[type[BaseModel], ...], kind: Any) -> type[BaseModel]:
+    """Without the examples that inputs have as a whole: they are none of what has more fields."""
+    return create_model(name, __base__=bases, __cls_kwargs__={"json_schema_extra": None}, kind=(str, kind))
 
 
 def _examples() -> Document:

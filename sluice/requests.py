@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
@@ -86,15 +86,20 @@ def _check_cursor(text: str) -> str:
     return text
 
 
-class ListQuery(Owned):
-    """The query of `GET /tasks/get`."""
+class OverviewQuery(Owned):
+    """The query of `GET /tasks/get/overview`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ListQuery(OverviewQuery):
+    """The query of `GET /tasks/get`."""
 
     kind: Annotated[str, AfterValidator(_check_kind), Field(json_schema_extra=_describe_kind)] | None = None
     status: Status | None = None
     limit: int = Field(DEFAULT_PAGE, ge=1, le=MAX_PAGE)
     cursor: Annotated[str, AfterValidator(_check_cursor), Field(json_schema_extra={"format": "cursor"})] | None = None
+    view: Literal["full", "summary"] = Field("full", description="Whole tasks, or only what a list shows of them.")
 
     @property
     def after(self) -> Cursor | None:
@@ -103,8 +108,20 @@ class ListQuery(Owned):
 
 def read_list_query(arguments: Mapping[str, str]) -> ListQuery:
     """Read the parameters of `GET /tasks/get`."""
+    return _read_query(ListQuery, arguments)
+
+
+def read_overview_query(arguments: Mapping[str, str]) -> OverviewQuery:
+    """Read the parameters of `GET /tasks/get/overview`."""
+    return _read_query(OverviewQuery, arguments)
+
+
+Query = TypeVar("Query", bound=BaseModel)
+
+
+def _read_query(model: type[Query], arguments: Mapping[str, str]) -> Query:
     try:
-        return ListQuery.model_validate(dict(arguments))
+        return model.model_validate(dict(arguments))
     except ValidationError as error:
         raise InvalidRequest("The query is not valid.", field_errors(error)) from None
 

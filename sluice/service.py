@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from datetime import timedelta
 from itertools import accumulate
@@ -11,13 +12,16 @@ from sluice.broker import Message, publish
 from sluice.errors import BrokerUnavailable, Conflict, KeyReused, StoreUnavailable, TaskNotFound, Unavailable
 from sluice.kinds import kinds
 from sluice.metrics import TASKS_ACCEPTED
-from sluice.requests import ListQuery, NewTask, encode_cursor
+from sluice.requests import ListQuery, NewTask, OverviewQuery, encode_cursor
 from sluice.services import Services
 from sluice.store import MongoTaskStore, cursor_of
-from sluice.task import Document, Task, id_from_key, is_id, new_id, new_task
+from sluice.task import SUMMARY_FIELDS, Document, Task, id_from_key, is_id, new_id, new_task
 
 #: Text that one page of a list may hold; a page that would hold more ends sooner.
 MAX_PAGE_BYTES = 4 * 1024 * 1024
+
+#: Where an overview stops to count: it means so many, or more.
+MAX_COUNT = 10_000
 
 
 def add_task(
@@ -40,9 +44,10 @@ def add_task(
     )
     if key is not None and (earlier := _earlier(services.store, task.id)) is not None:
         return _same(earlier, task, new)
+    until = _patience(services)
     try:
         queued = task.replace(queued_at=now)
-        _publish(services, queued, headers)
+        _publish(services, queued, headers, until)
         task = queued
     except BrokerUnavailable:
         pass  # stored with `queued_at` empty; the publisher sends it when the queue is back, or the sweep does
@@ -55,15 +60,26 @@ def add_task(
             ) from None
         TASKS_ACCEPTED.labels(task.kind, "queue").inc()
         return task  # the engine stores it, from the message
+    if stored is task and task.queued_at is None and services.broker.is_connected and time.monotonic() < until:
+        # The queue came back before the task was stored: what was sent then did not find it.
+        stored = task = _queue(services, task, headers, until)
     TASKS_ACCEPTED.labels(task.kind, "database" if task.queued_at is None else "both").inc()
     return _same(stored, task, new)
 
 
 def list_tasks(store: MongoTaskStore, query: ListQuery) -> Document:
-    """One page of a user's tasks: `{"tasks": [...], "next": cursor or None}`, newest first."""
+    """One page of a user's tasks, or of their summaries: `{"tasks": [...], "next": cursor or None}`, newest first."""
+    is_summary = query.view == "summary"
     tasks, following = store.page(
-        query.user_id, kind=query.kind, status=query.status, limit=query.limit, after=query.after
+        query.user_id,
+        kind=query.kind,
+        status=query.status,
+        limit=query.limit,
+        after=query.after,
+        fields=_fields_for_summaries() if is_summary else None,
     )
+    if is_summary:
+        tasks = [_summary(task) for task in tasks]
     weights = accumulate(task.weight for task in tasks)
     fitting = max(1, sum(weight <= MAX_PAGE_BYTES for weight in weights))
     if fitting < len(tasks):
@@ -72,6 +88,21 @@ def list_tasks(store: MongoTaskStore, query: ListQuery) -> Document:
         "tasks": [task.to_json() for task in tasks],
         "next": None if following is None else encode_cursor(following),
     }
+
+
+def overview(services: Services, query: OverviewQuery) -> Document:
+    """How many tasks of each status a user has (up to MAX_COUNT), how many engines are at work, for whomever, and
+    which services are stand-ins."""
+    return {
+        "tasks": services.store.count_by_status(query.user_id, MAX_COUNT),
+        "engines": services.store.count_engines(),
+        "stand_ins": services.stand_ins,
+    }
+
+
+def list_kinds() -> Document:
+    """The kinds of task that there are: `{"kinds": [...]}`."""
+    return {"kinds": [kind.schema() for kind in kinds().values()]}
 
 
 def get_task(store: MongoTaskStore, task_id: str) -> Task:
@@ -103,19 +134,42 @@ def retry_task(services: Services, task_id: str, headers: Mapping[str, Any] | No
     pending = services.store.restart(task_id, deadline=deadline, outputs=kind.blank_outputs())
     if pending is None:
         raise Conflict("Somebody else has retried the task just now.")
+    return _queue(services, pending, headers, _patience(services))
+
+
+def _summary(task: Task) -> Task:
+    """The task without its steps, inputs and outputs, but with a title."""
+    kind = kinds().get(task.kind)
+    title = "" if kind is None else kind.title_of(task.document)
+    shown = {name: task.document[name] for name in SUMMARY_FIELDS if name in task.document}
+    return Task({**shown, "title": title})
+
+
+def _fields_for_summaries() -> list[str]:
+    """What has to be read for a summary: no outputs, which can be large."""
+    return [*SUMMARY_FIELDS, *(name for kind in kinds().values() for name in kind.inputs.model_fields)]
+
+
+def _patience(services: Services) -> float:
+    """Until when (by the monotonic clock) a call that begins now waits for the queue, however often it asks it."""
+    return time.monotonic() + services.settings.publish_timeout_seconds
+
+
+def _queue(services: Services, pending: Task, headers: Mapping[str, Any] | None, until: float) -> Task:
+    """Send a task that is stored, and note it. Returns the task as it is then: not queued if that did not work."""
     queued = pending.replace(queued_at=services.store.clock())
     try:
-        _publish(services, queued, headers)
+        _publish(services, queued, headers, until)
         services.store.mark_queued(pending, queued.queued_at)
     except Unavailable:
         return pending  # the sweep sends it, or finds that it was sent
     return queued
 
 
-def _publish(services: Services, task: Task, headers: Mapping[str, Any] | None) -> None:
+def _publish(services: Services, task: Task, headers: Mapping[str, Any] | None, until: float) -> None:
     broker = services.broker
     message = Message(task.id, task.to_message(), dict(headers or {}))
-    publish(broker, message, broker.topology.tasks, services.settings.publish_timeout_seconds)
+    publish(broker, message, broker.topology.tasks, until - time.monotonic())
 
 
 def _earlier(store: MongoTaskStore, task_id: str) -> Task | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -22,7 +22,7 @@ from pymongo import ASCENDING, DESCENDING, ReturnDocument
 from pymongo.errors import ConfigurationError, DuplicateKeyError, InvalidURI, OperationFailure, PyMongoError
 
 from sluice.errors import InvalidSettings, StoreUnavailable, Unstorable
-from sluice.task import TERMINAL, Document, Status, Task, statuses_before, utc_now
+from sluice.task import STATUSES, TERMINAL, Document, Status, Task, statuses_before, utc_now
 
 log = logging.getLogger(__name__)
 
@@ -147,8 +147,10 @@ class MongoTaskStore:
         status: Status | None = None,
         limit: int = 50,
         after: Cursor | None = None,
+        fields: Iterable[str] | None = None,
     ) -> tuple[Sequence[Task], Cursor | None]:
-        """One page of a user's tasks, newest first, and where the next one starts (None after the last)."""
+        """One page of a user's tasks, newest first, and where the next one starts (None after the last). With `fields`
+        only these are read; `_id` and `created_at` have to be among them."""
         query: Document = {"user_id": user_id}
         if kind is not None:
             query["kind"] = kind
@@ -158,11 +160,26 @@ class MongoTaskStore:
             query["created_at"] = {"$lte": after.created_at}
             query["$or"] = [{"created_at": {"$lt": after.created_at}}, {"_id": {"$lt": after.task_id}}]
         with self._answering():
-            found = self._tasks.find(query).sort([("created_at", DESCENDING), ("_id", DESCENDING)]).limit(limit + 1)
+            found = self._tasks.find(query, None if fields is None else dict.fromkeys(fields, 1))
+            found = found.sort([("created_at", DESCENDING), ("_id", DESCENDING)]).limit(limit + 1)
             tasks = [Task(_aware(document)) for document in found]
         if len(tasks) <= limit:
             return tasks, None
         return tasks[:limit], cursor_of(tasks[limit - 1])
+
+    def count_by_status(self, user_id: str, at_most: int) -> dict[Status, int]:
+        """How many tasks of each status a user has. No count goes on beyond `at_most`, so that none takes long."""
+        with self._answering():
+            return {
+                status: self._tasks.count_documents({"user_id": user_id, "status": status}, limit=at_most)
+                for status in STATUSES
+            }
+
+    def count_engines(self) -> int:
+        """How many engines are at work on tasks now."""
+        running = {"status": "running", "lease_until": {"$gt": self.clock()}}
+        with self._answering():  # FerretDB's `distinct` takes no time limit
+            return len(list(self._tasks.aggregate([{"$match": running}, {"$group": {"_id": "$engine"}}])))
 
     def cancel(self, task_id: str) -> Task | None:
         """Cancel a task that is not finished. None when there is no such task or it is finished."""

@@ -34,7 +34,9 @@ MOVES: dict[Status, frozenset[Status]] = {
 
 #: Fields of every task, whatever its kind. A kind's inputs and outputs may not use these names.
 TIME_FIELDS = ("created_at", "queued_at", "started_at", "completed_at", "deadline", "retry_at")
-PUBLIC_FIELDS = frozenset({"_id", "user_id", "kind", "status", "progress", "steps", "attempts", "error", *TIME_FIELDS})
+#: Those of them that a summary has, in its order.
+SUMMARY_FIELDS = ("_id", "user_id", "kind", *TIME_FIELDS, "status", "progress", "attempts", "error")
+PUBLIC_FIELDS = frozenset({*SUMMARY_FIELDS, "steps"})
 #: Bookkeeping of the engine, never shown: who runs it, by which claim, and until when nobody else may; how often a
 #: process died of it, how often it was put off, when the sweep last mended it.
 PRIVATE_FIELDS = frozenset({"engine", "token", "lease_until", "crashes", "failures", "swept_at"})

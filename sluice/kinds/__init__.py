@@ -121,6 +121,12 @@ class Kind:
         """The inputs in a task's document. Raises InvalidRequest when they don't suit the kind."""
         return self.parse({name: document[name] for name in self.inputs.model_fields if name in document})
 
+    def title_of(self, document: Document) -> str:
+        """What a task is about, for lists: the first line of the first text among its inputs; "" if there is none."""
+        values = (document.get(name) for name in self.inputs.model_fields)
+        texts = (value.strip() for value in values if isinstance(value, str))
+        return next((text.splitlines()[0].rstrip()[:MAX_LINE] for text in texts if text), "")
+
     def blank_outputs(self) -> Document:
         return self.outputs().model_dump(mode="json")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from sluice import kinds
 
@@ -12,6 +12,16 @@ TITLE = "Code"
 
 
 class Inputs(kinds.Inputs):
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"objective": "Create a function that sums up three numbers.", "language": "python"},
+                {"objective": "Convert an integer to Roman numerals.", "language": "javascript"},
+                {"objective": "Count how often each word occurs in a text.", "language": "go"},
+            ]
+        }
+    )
+
     objective: kinds.Text = Field(
         title="Objective",
         description="What the code should do.",
@@ -52,6 +62,6 @@ class Usage(BaseModel):
 
 
 class Outputs(kinds.Outputs):
-    code: str = Field(default="", title="Code")
+    code: str = Field(default="", title="Code", json_schema_extra={"x-language-field": "language"})
     model: str | None = Field(default=None, title="Model", description="The model that wrote the code.")
     usage: Usage | None = Field(default=None, title="Usage", description="The tokens that it took.")

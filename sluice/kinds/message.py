@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from sluice import kinds
 
@@ -10,6 +10,8 @@ TITLE = "Message"
 
 
 class Inputs(kinds.Inputs):
+    model_config = ConfigDict(json_schema_extra={"examples": [{"text": "Hello, Sluice."}]})
+
     text: kinds.Text = Field(title="Text", description="The text to store.", examples=["Hello, Sluice."])
 
 

@@ -17,7 +17,7 @@ from pymongo.errors import NetworkTimeout
 
 from sluice.errors import InvalidSettings, StoreUnavailable, Unstorable
 from sluice.store import SUSPICIOUS_SECONDS, Cursor, MongoTaskStore, open_mongodb
-from sluice.task import Task, new_id, new_task
+from sluice.task import STATUSES, Task, new_id, new_task
 from tests.servers.ferretdb import go_command
 from tests.servers.wire_mongo import WireMongo
 from tests.waiting import eventually
@@ -257,6 +257,41 @@ def test_pages_are_filtered_by_kind_and_status(store: MongoTaskStore, clock: Clo
     assert [t.id for t in store.page("ada", status="running")[0]] == [running.id]
     assert [t.id for t in store.page("ada", kind="code")[0]] == [other.id]
     assert [t.id for t in store.page("ada", kind="message", status="pending")[0]] == [pending.id]
+
+
+def test_a_page_of_some_fields_reads_no_others(store: MongoTaskStore, clock: Clock) -> None:
+    fields = ["_id", "created_at", "text", "language"]
+    tasks = [store.insert(task(clock, message="x" * 1000)) for _ in range(3)]
+    tasks.sort(key=lambda task: task.id, reverse=True)
+    page, after = store.page("ada", limit=2, fields=fields)
+    assert [t.document for t in page] == [{"_id": t.id, "created_at": NOW, "text": "hi"} for t in tasks[:2]]
+    page, after = store.page("ada", limit=2, after=after, fields=fields)
+    assert ([t.id for t in page], after) == ([tasks[2].id], None)
+
+
+def test_the_tasks_of_a_user_are_counted_by_status_up_to_a_limit(store: MongoTaskStore, clock: Clock) -> None:
+    store.create_indexes()
+    assert store.count_by_status("ada", 10) == dict.fromkeys(STATUSES, 0)
+    for number in range(7):
+        store.insert(task(clock, status="failed" if number else "cancelled"))
+    store.insert(task(clock, user_id="bob"))
+    assert store.count_by_status("ada", 10) == {**dict.fromkeys(STATUSES, 0), "failed": 6, "cancelled": 1}
+    assert store.count_by_status("ada", 3) == {**dict.fromkeys(STATUSES, 0), "failed": 3, "cancelled": 1}
+    assert store.count_by_status("bob", 3) == {**dict.fromkeys(STATUSES, 0), "pending": 1}
+
+
+def test_engines_are_counted_while_they_hold_a_task(store: MongoTaskStore, clock: Clock) -> None:
+    store.create_indexes()
+    assert store.count_engines() == 0
+    tasks = [store.insert(task(clock, user_id=user)) for user in ("ada", "ada", "bob", "bob")]
+    for number, pending in enumerate(tasks):
+        store.claim(pending.id, engine=f"e{number // 2}", lease=LEASE * (1 + number // 2))
+    assert store.count_engines() == 2
+    clock.pass_(seconds=10)
+    assert store.count_engines() == 1, "the lease of the first has run out"
+    for waiting in tasks[2:]:
+        store.cancel(waiting.id)
+    assert store.count_engines() == 0
 
 
 def test_the_sweep_finds_each_sort_of_trouble_and_nothing_else(store: MongoTaskStore, clock: Clock) -> None:

@@ -92,7 +92,7 @@ def test_the_page_is_the_file_and_is_never_kept_unasked(client: Client, path: st
     with client.get(path, buffered=True) as response:
         assert response.status_code == HTTPStatus.OK
         assert response.mimetype == "text/html"
-        assert response.data == (ROOT / "web" / "index.html").read_bytes()
+        assert response.data == (ROOT / "web" / "page" / "index.html").read_bytes()
         assert response.headers["Cache-Control"] == "no-cache"
         assert response.headers["X-Content-Type-Options"] == "nosniff"
 

@@ -23,6 +23,7 @@ NOBODY = "0" * 32
 CALLS = [
     ("add_task", "POST", "/tasks/add", "add_task"),
     ("get_tasks", "GET", "/tasks/get?user_id=ada", "list_tasks"),
+    ("get_tasks", "GET", "/tasks/get/overview?user_id=ada", "overview"),
     ("get_tasks", "GET", f"/tasks/get/{NOBODY}", "get_task"),
     ("cancel_task", "POST", f"/tasks/cancel/{NOBODY}", "cancel_task"),
     ("retry_task", "POST", f"/tasks/retry/{NOBODY}", "retry_task"),
@@ -165,7 +166,15 @@ def test_what_changes_something_is_a_post(sluice: Sluice, name: str, path: str, 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS"])
 @pytest.mark.parametrize(
-    "path", ["/tasks/get", f"/tasks/get/{NOBODY}", "/tasks/get/kinds", "/tasks/get/openapi.json", "/healthz"]
+    "path",
+    [
+        "/tasks/get",
+        "/tasks/get/overview",
+        f"/tasks/get/{NOBODY}",
+        "/tasks/get/kinds",
+        "/tasks/get/openapi.json",
+        "/healthz",
+    ],
 )
 def test_what_only_reads_is_a_get(sluice: Sluice, path: str, method: str) -> None:
     response = sluice.getting.open(path, method=method)

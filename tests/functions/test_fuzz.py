@@ -108,11 +108,14 @@ def test_every_answer_is_one_that_the_document_foresees(sluice: Sluice, mode: st
     for status in STATUSES:
         sluice.given(status=status)
     called: Counter[str] = Counter()
+    views: set[str] = set()
     passed: set[str] = set()
     found: list[str] = []
     for event in calls(sluice, mode):
         if isinstance(event, events.ScenarioFinished):
-            called.update(node.value.operation.label for node in event.recorder.cases.values())
+            cases = [node.value for node in event.recorder.cases.values()]
+            called.update(case.operation.label for case in cases)
+            views.update(str(case.query.get("view")) for case in cases if case.query)
             found += failures(event)
         elif isinstance(event, events.PhaseFinished) and event.status == Status.SUCCESS:
             passed.add(event.phase.name.value)
@@ -122,6 +125,7 @@ def test_every_answer_is_one_that_the_document_foresees(sluice: Sluice, mode: st
     assert passed >= {"examples", "coverage", "fuzzing", "stateful"}
     assert len(called) == len(document()["paths"]), "each has one operation"
     assert called.total() >= LEAST_CALLS, called
+    assert views >= {"full", "summary"}
 
 
 def failures(event: events.ScenarioFinished) -> Iterator[str]:

@@ -1,15 +1,18 @@
-"""GET /tasks/get: a user's tasks page by page, one task, the kinds; and what need not be sent again."""
+"""GET /tasks/get: a user's tasks page by page, how they stand, one task, the kinds; and what need not be sent again."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from http import HTTPStatus
 from typing import Any
 
 import pytest
 
-from sluice.kinds import kinds
-from sluice.task import utc_now
+from sluice import service
+from sluice.kinds import MAX_INPUT_BYTES, kinds
+from sluice.services import install
+from sluice.task import PUBLIC_FIELDS, STATUSES, utc_now
 from tests.functions.conftest import Sluice, bad_fields, problem_of
 
 NOBODY = "0" * 32
@@ -140,7 +143,8 @@ def test_a_broken_cursor_is_refused_by_name(sluice: Sluice, cursor: str) -> None
 
 
 @pytest.mark.parametrize(
-    ("parameter", "value"), [("kind", "poem"), ("status", "done"), ("page", "2"), ("user_id", ""), ("user_id", "\x00")]
+    ("parameter", "value"),
+    [("kind", "poem"), ("status", "done"), ("view", "short"), ("page", "2"), ("user_id", ""), ("user_id", "\x00")],
 )
 def test_a_bad_parameter_is_refused_by_name(sluice: Sluice, parameter: str, value: str) -> None:
     assert bad_fields(sluice.list(**{parameter: value})) == [parameter]
@@ -149,6 +153,114 @@ def test_a_bad_parameter_is_refused_by_name(sluice: Sluice, parameter: str, valu
 def test_every_bad_parameter_is_named(sluice: Sluice) -> None:
     response = sluice.getting.get("/tasks/get?limit=0&status=x&page=2")
     assert bad_fields(response) == ["limit", "page", "status", "user_id"]
+
+
+def test_a_page_of_long_texts_ends_sooner_and_the_next_one_goes_on(sluice: Sluice) -> None:
+    now = utc_now()
+    text = "x" * MAX_INPUT_BYTES
+    tasks = [sluice.given(objective=text, created_at=now - timedelta(seconds=age)) for age in range(70)]
+    full = sluice.list(limit=70).get_json()
+    assert len(full["tasks"]) == service.MAX_PAGE_BYTES // len(text) - 1, "beside the texts they have names and such"
+    assert walk(sluice, limit=70) == [task.id for task in tasks]
+    page = sluice.list(limit=70, view="summary")
+    assert (len(page.get_json()["tasks"]), page.get_json()["next"]) == (70, None), "summaries hold no long texts"
+    assert len(page.data) < service.MAX_PAGE_BYTES
+
+
+# --- summaries -------------------------------------------------------------------------------------------------------
+
+
+def test_a_summary_has_a_title_but_no_steps_inputs_and_outputs(sluice: Sluice) -> None:
+    task = sluice.given(objective="\n  Sum up.  \nAnd more.", code="def f(): ...", steps=[{"name": "think"}])
+    shown = {name: value for name, value in task.to_json().items() if name in PUBLIC_FIELDS - {"steps"}}
+    assert sluice.list(view="summary").get_json() == {"tasks": [{**shown, "title": "Sum up."}], "next": None}
+    assert sluice.list(view="full").get_json() == {"tasks": [task.to_json()], "next": None}
+
+
+def test_for_summaries_no_outputs_are_read(sluice: Sluice, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    page = sluice.store.page
+    monkeypatch.setattr(sluice.store, "page", lambda *args, **more: read.extend(more["fields"]) or page(*args, **more))
+    sluice.given()
+    assert sluice.list(view="summary").get_json()["tasks"][0]["title"] == "Add."
+    assert {name for kind in kinds().values() for name in kind.inputs.model_fields} <= set(read)
+    assert {name for kind in kinds().values() for name in kind.outputs.model_fields}.isdisjoint(read)
+    assert "steps" not in read
+
+
+def test_a_task_of_a_kind_that_is_no_more_has_a_summary_without_a_title(sluice: Sluice) -> None:
+    sluice.given(kind="poem", text="Ode to Joy")
+    [summary] = sluice.list(view="summary").get_json()["tasks"]
+    assert (summary["kind"], summary["title"]) == ("poem", "")
+
+
+def test_summaries_are_paged_and_filtered_as_tasks_are(sluice: Sluice) -> None:
+    now = utc_now()
+    statuses = ["failed", "pending"] * 4
+    tasks = [sluice.given(status=status, created_at=now - timedelta(seconds=n)) for n, status in enumerate(statuses)]
+    sluice.given(kind="message", user_id="bob")
+    assert walk(sluice, view="summary", limit=3) == [task.id for task in tasks]
+    assert walk(sluice, view="summary", kind="code", status="failed", limit=1) == [task.id for task in tasks[::2]]
+    cursor = sluice.list(limit=3).get_json()["next"]
+    rest = sluice.list(view="summary", cursor=cursor).get_json()["tasks"]
+    assert [task["_id"] for task in rest] == [task.id for task in tasks[3:]], "one cursor for both views"
+
+
+# --- the overview ----------------------------------------------------------------------------------------------------
+
+
+def overview(sluice: Sluice, **query: str) -> Any:
+    response = sluice.getting.get("/tasks/get/overview", query_string={"user_id": "ada", **query})
+    assert response.status_code == HTTPStatus.OK
+    return response.get_json()
+
+
+def test_an_overview_counts_a_users_tasks_and_everybodys_engines(sluice: Sluice) -> None:
+    assert overview(sluice) == {"tasks": dict.fromkeys(STATUSES, 0), "engines": 0, "stand_ins": {}}
+    for number, status in enumerate(STATUSES):
+        for _ in range(number):
+            sluice.given(status=status)
+    sluice.start(sluice.add(user_id="bob").get_json()["_id"])
+    counts = {"pending": 0, "running": 1, "completed": 2, "failed": 3, "cancelled": 4}
+    assert overview(sluice) == {"tasks": counts, "engines": 1, "stand_ins": {}}, "a task of ada's has no engine now"
+    assert overview(sluice, user_id="bob")["tasks"] == {**dict.fromkeys(STATUSES, 0), "running": 1}
+
+
+def test_an_overview_does_not_count_for_ever(sluice: Sluice, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert service.MAX_COUNT == 10_000
+    monkeypatch.setattr(service, "MAX_COUNT", 3)
+    for _ in range(5):
+        sluice.given()
+    assert overview(sluice)["tasks"]["pending"] == 3
+
+
+def test_an_overview_says_what_is_not_the_real_thing(sluice: Sluice) -> None:
+    stand_ins = {"model": "offline model (set OPENAI_API_KEY for a real one)"}
+    install(replace(sluice.services, stand_ins=stand_ins))
+    assert overview(sluice)["stand_ins"] == stand_ins
+
+
+@pytest.mark.parametrize(
+    ("query", "bad"),
+    [({}, ["user_id"]), ({"user_id": " "}, ["user_id"]), ({"user_id": "ada", "status": "failed"}, ["status"])],
+)
+def test_a_bad_parameter_of_an_overview_is_refused_by_name(
+    sluice: Sluice, query: dict[str, str], bad: list[str]
+) -> None:
+    assert bad_fields(sluice.getting.get("/tasks/get/overview", query_string=query)) == bad
+
+
+def test_an_overview_of_two_users_at_once_is_refused(sluice: Sluice) -> None:
+    assert bad_fields(sluice.getting.get("/tasks/get/overview?user_id=ada&user_id=bob")) == ["user_id"]
+
+
+def test_an_overview_has_another_etag_when_a_task_moves_on(sluice: Sluice) -> None:
+    task_id = sluice.add().get_json()["_id"]
+    path = "/tasks/get/overview?user_id=ada"
+    headers = {"If-None-Match": sluice.getting.get(path).headers["ETag"]}
+    assert sluice.getting.get(path, headers=headers).status_code == HTTPStatus.NOT_MODIFIED
+    sluice.start(task_id)
+    assert sluice.getting.get(path, headers=headers).get_json()["tasks"]["running"] == 1
 
 
 # --- one task --------------------------------------------------------------------------------------------------------
@@ -197,7 +309,16 @@ def path(sluice: Sluice, request: pytest.FixtureRequest) -> str:
 
 
 EVERY_PATH = pytest.mark.parametrize(
-    "path", ["/tasks/get?user_id=ada", "/tasks/get/<id>", "/tasks/get/kinds", "/tasks/get/openapi.json"], indirect=True
+    "path",
+    [
+        "/tasks/get?user_id=ada",
+        "/tasks/get?user_id=ada&view=summary",
+        "/tasks/get/overview?user_id=ada",
+        "/tasks/get/<id>",
+        "/tasks/get/kinds",
+        "/tasks/get/openapi.json",
+    ],
+    indirect=True,
 )
 
 

@@ -105,6 +105,15 @@ def test_its_examples_are_accepted(sluice: Sluice, kind: str, form: bool) -> Non
     assert body.items() <= response.get_json().items()
 
 
+def test_each_view_of_a_list_is_a_page_of_its_own_sort(sluice: Sluice) -> None:
+    for kind in kinds():
+        sluice.given(kind=kind, objective="Add.", text="Hello.")
+    full, summary = (sluice.list(view=view, kind="code").get_json() for view in ("full", "summary"))
+    del full["tasks"][0]["text"]
+    assert [validator(name).is_valid(full) for name in ("TaskPage", "TaskSummaryPage")] == [True, False]
+    assert [validator(name).is_valid(summary) for name in ("TaskPage", "TaskSummaryPage")] == [False, True]
+
+
 @given(text=TEXTS, user_id=TEXTS, language=TEXTS)
 @examples(300)
 def test_it_allows_the_texts_that_are_accepted_and_no_others(text: str, user_id: str, language: str) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from http import HTTPStatus
 from typing import Literal
 
 import pytest
 from werkzeug.test import TestResponse
 
-from sluice.errors import StoreUnavailable
+from sluice.errors import BrokerUnavailable, StoreUnavailable
+from sluice.services import install
+from sluice.settings import Settings
+from sluice.sweep import send_unqueued
 from sluice.task import Task
 from tests.functions.conftest import Sluice, problem_of
 
@@ -111,6 +115,64 @@ def test_accepted_tasks_are_counted_by_where_they_are_kept(sluice: Sluice) -> No
         assert f'sluice_tasks_accepted_total{{kept_by="{place}",kind="code"}}' in metrics
 
 
+# --- add, while the queue comes back ---------------------------------------------------------------------------------
+
+
+def come_back_before_the_next_insert(sluice: Sluice, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was stored by then is sent; the task that is about to be is not."""
+    insert = sluice.store.insert
+
+    def come_back(task: Task) -> Task:
+        sluice.broker.away = None
+        send_unqueued(sluice.store, sluice.broker, 1)
+        return insert(task)
+
+    monkeypatch.setattr(sluice.store, "insert", come_back)
+
+
+def wait_for_the_queue(sluice: Sluice, seconds: int) -> None:
+    settings = Settings.load(environment={"PUBLISH_TIMEOUT_SECONDS": str(seconds)})
+    install(replace(sluice.services, settings=settings))
+
+
+def test_a_queue_that_comes_back_before_a_task_is_stored_gets_it_at_once(
+    sluice: Sluice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wait_for_the_queue(sluice, 30)
+    sluice.broker.away = "refuses"
+    come_back_before_the_next_insert(sluice, monkeypatch)
+    task = sluice.add().get_json()
+    [message] = sluice.messages()
+    assert Task.from_message(message.body).to_json() == task == sluice.get(task["_id"]).get_json()
+    assert task["queued_at"] is not None
+    assert sluice.store.unqueued(10) == []
+
+
+def test_a_queue_that_was_waited_for_in_vain_is_not_waited_for_again(
+    sluice: Sluice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sluice.broker.away = "silent"
+    come_back_before_the_next_insert(sluice, monkeypatch)
+    task = sluice.add().get_json()
+    assert len(sluice.broker.unconfirmed) == 1
+    assert sluice.messages() == []
+    assert [found.id for found in sluice.store.unqueued(10)] == [task["_id"]], "for the sweep"
+
+
+def test_two_tries_to_send_wait_no_longer_than_one(sluice: Sluice, monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[float] = []
+
+    def refuse(*given: object) -> None:
+        waited.append(given[-1])  # type: ignore[arg-type]
+        raise BrokerUnavailable("the queue is full")
+
+    wait_for_the_queue(sluice, 30)
+    monkeypatch.setattr("sluice.service.publish", refuse)
+    assert sluice.add().get_json()["queued_at"] is None
+    first, second = waited
+    assert second < first <= 30
+
+
 # --- retry -----------------------------------------------------------------------------------------------------------
 
 
@@ -156,6 +218,8 @@ def test_with_the_database_away_nothing_can_be_shown(sluice: Sluice) -> None:
     sluice.database.is_away = True
     unavailable(sluice.get(task_id))
     unavailable(sluice.list())
+    unavailable(sluice.list(view="summary"))
+    unavailable(sluice.getting.get("/tasks/get/overview?user_id=ada"))
 
 
 def test_with_the_database_away_the_kinds_are_still_shown(sluice: Sluice) -> None:

@@ -10,6 +10,7 @@ from offline_model.answers import FOLDER, Answer, BadAnswer, Book, read_answer, 
 from offline_model.chat import Message
 from offline_model.languages import named, spoken
 from offline_model.writer import write
+from sluice.kinds import kinds
 
 HITS = [
     ("Create a function that sums up three numbers", "sum-three-numbers"),
@@ -162,6 +163,15 @@ def test_an_everyday_rewording_finds_its_answer(objective: str, slug: str) -> No
 def test_a_near_miss_finds_nothing(book: Book, objective: str) -> None:
     found = book.find(spoken(objective)[1])
     assert found is None, found.slug
+
+
+@pytest.mark.parametrize(
+    "example", kinds()["code"].schema()["inputs"]["examples"], ids=lambda example: example["language"]
+)
+def test_every_example_of_the_kind_code_gets_its_code(example: dict[str, str]) -> None:
+    answer = ask(f"Language: {example['language']}\n\n{example['objective']}")
+    assert "as Sluice's offline model knows it:" in answer
+    assert f"```{example['language']}\n" in answer
 
 
 def test_the_tables_are_long_enough() -> None:

@@ -216,3 +216,43 @@ def test_the_inputs_are_found_again_in_a_tasks_document() -> None:
 def test_a_document_whose_inputs_do_not_suit_the_kind_is_refused() -> None:
     with pytest.raises(InvalidRequest):
         ALL["code"].inputs_of({"_id": "0" * 32, "objective": 7})
+
+
+# --- how a kind is shown ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("document", "title"),
+    [
+        ({"text": "Sum up."}, "Sum up."),
+        ({"text": "\n \n\t Sum up. \r\nThree numbers.\n"}, "Sum up."),
+        ({"text": "one\u2028two"}, "one"),
+        ({"text": "x" * 300}, "x" * 200),
+        ({"text": " ", "name": "Ada", "count": 1}, "Ada"),
+        ({"text": 7, "name": "Ada"}, "Ada"),
+        ({"name": "Ada"}, "Ada"),
+        ({"text": None, "count": 1, "result": "done"}, ""),
+        ({}, ""),
+    ],
+)
+def test_the_title_of_a_task_is_the_first_line_of_its_first_text(document: dict[str, object], title: str) -> None:
+    assert SAMPLE.title_of(document) == title
+
+
+@pytest.mark.parametrize("kind", ALL.values(), ids=ALL)
+def test_every_kind_has_examples_that_it_takes(kind: Kind) -> None:
+    examples = kind.schema()["inputs"]["examples"]
+    assert examples
+    for example in examples:
+        assert kind.parse(example).model_dump(exclude_unset=True) == example
+
+
+@pytest.mark.parametrize("kind", ALL.values(), ids=ALL)
+def test_the_language_of_an_output_is_in_an_input_of_its_kind(kind: Kind) -> None:
+    outputs = kind.schema()["outputs"]["properties"].values()
+    named = {output["x-language-field"] for output in outputs if "x-language-field" in output}
+    assert named <= kind.inputs.model_fields.keys()
+
+
+def test_code_is_in_the_language_that_was_asked_for() -> None:
+    assert ALL["code"].schema()["outputs"]["properties"]["code"]["x-language-field"] == "language"

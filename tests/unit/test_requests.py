@@ -101,12 +101,13 @@ def test_a_task_with_too_much_text_is_too_large() -> None:
 
 def test_a_list_is_of_one_users_tasks_and_of_the_first_page() -> None:
     query = read_list_query({"user_id": "ada"})
-    assert (query.user_id, query.kind, query.status, query.limit, query.after) == (
+    assert (query.user_id, query.kind, query.status, query.limit, query.after, query.view) == (
         "ada",
         None,
         None,
         DEFAULT_PAGE,
         None,
+        "full",
     )
 
 
@@ -148,6 +149,8 @@ def test_an_unknown_kind_and_a_broken_cursor_are_named_together() -> None:
         ("kind", " code"),
         ("status", "done"),
         ("status", ""),
+        ("view", "short"),
+        ("view", ""),
         ("cursor", ""),
         ("cursor", "!"),
     ],
