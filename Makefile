@@ -4,10 +4,13 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 RUN_READY  := $(VENV)/.ready-run
 TEST_READY := $(VENV)/.ready-test
+# Made by npm, where there is one; without it the tests that need it are skipped.
+MODULES    := web/node_modules/.ready
+LIGHTHOUSE := bench/lighthouse/node_modules/.ready
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check chaos fuzz format clean
+.PHONY: help run test check chaos fuzz format web vendor lighthouse clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -15,7 +18,7 @@ help: ## what can be made
 run: $(RUN_READY) ## Sluice in one process on PORT (8080), with no services
 	@exec $(BIN)/python -m embedded
 
-test: check ## all tests; ARGS="-k word" chooses
+test: check $(if $(shell command -v npm),$(MODULES)) ## all tests; ARGS="-k word" chooses
 	@if command -v go > /dev/null; then echo "FerretDB: `$(BIN)/python -m tests.servers.ferretdb`"; fi
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
@@ -35,8 +38,18 @@ format: $(TEST_READY) ## put the code into shape
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+web: ## the page as nginx serves it, in web/dist
+	@$(PYTHON) web/build.py web/dist
+
+vendor: ## copy what the page takes from others, in the versions of web/package-lock.json
+	@$(PYTHON) web/vendor.py
+
+lighthouse: $(TEST_READY) $(LIGHTHOUSE) ## measure the page as in production, on a phone and on a desk; RUNS=3
+	@$(BIN)/python -m bench.lighthouse.run $(if $(RUNS),--runs $(RUNS))
+
 clean: ## remove what these commands made
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf web/node_modules web/dist bench/lighthouse/node_modules
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
@@ -58,3 +71,8 @@ $(TEST_READY): $(BIN)/python $(REQUIREMENTS) tests/requirements.txt
 	@echo "installing what the tests need (once)"
 	@$(PIP) install -c constraints.txt -r tests/requirements.txt -e .
 	@touch $@ $(RUN_READY)
+
+%/node_modules/.ready: %/package.json %/package-lock.json
+	@echo "installing what $* needs from npm (once)"
+	@cd $* && npm ci --ignore-scripts --silent
+	@touch $@

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import flask
 import functions_framework
 from werkzeug.exceptions import HTTPException
 
+from embedded.headers import read_headers
 from functions.engine.engine import Engine
 from functions.engine.health import respond
 from sluice.http import problem_of
@@ -25,11 +27,28 @@ FUNCTIONS = {
     "/tasks/retry": "retry_task",
 }
 
+#: Not what the machine's own table says: some call a script text/plain, and then no browser runs it.
+TYPES = {
+    ".css": "text/css",
+    ".html": "text/html",
+    ".ico": "image/x-icon",
+    ".js": "text/javascript",
+    ".json": "application/json",
+    ".png": "image/png",
+    ".svg": "image/svg+xml",
+    ".txt": "text/plain",
+    ".webmanifest": "application/manifest+json",
+    ".woff2": "font/woff2",
+}
+
 WsgiApp = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
 
 def make_app(engine: Engine, services: Services, web: Path = ROOT / "web") -> WsgiApp:
-    """The application. Loads each function as functions-framework does, from its own source file."""
+    """The application. Loads each function as functions-framework does, from its own source file.
+
+    `web` holds the page in `page`, and `headers.conf`; InvalidSettings is raised if that can't be read.
+    """
     functions: dict[str, WsgiApp] = {
         path: functions_framework.create_app(name, str(ROOT / "functions" / name / "main.py"))
         for path, name in FUNCTIONS.items()
@@ -48,6 +67,7 @@ def make_app(engine: Engine, services: Services, web: Path = ROOT / "web") -> Ws
 
 def _page(engine: Engine, services: Services, web: Path) -> flask.Flask:
     app = flask.Flask("page", static_folder=None)
+    headers = read_headers(web / "headers.conf")
 
     @app.get("/healthz")
     @app.get("/readyz")
@@ -59,9 +79,16 @@ def _page(engine: Engine, services: Services, web: Path) -> flask.Flask:
     @app.get("/")
     @app.get("/<path:path>")
     def static(path: str = "index.html") -> flask.Response:
-        response = flask.send_from_directory(web, path)
+        if any(part.startswith(".") for part in path.split("/")):
+            flask.abort(HTTPStatus.NOT_FOUND)
+        content_type = TYPES.get(Path(path).suffix, "application/octet-stream")
+        response = flask.send_from_directory(web / "page", path, mimetype=content_type)
         response.headers["Cache-Control"] = "no-cache"
-        response.headers["X-Content-Type-Options"] = "nosniff"
+        return response
+
+    @app.after_request
+    def secure(response: flask.Response) -> flask.Response:
+        response.headers.update(headers)
         return response
 
     app.register_error_handler(HTTPException, problem_of)

@@ -95,7 +95,7 @@ def test_the_example_of_a_new_kind_works_as_it_stands(tmp_path: Path) -> None:
     text = (ROOT / "docs/adding-a-kind.md").read_text()
     tree = tmp_path / "tree"
     for folder in ("sluice", "functions", "embedded", "offline_model", "web"):
-        shutil.copytree(ROOT / folder, tree / folder, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / folder, tree / folder, ignore=shutil.ignore_patterns("__pycache__", "node_modules"))
     files = re.findall(r"^`((?:sluice|functions)/\S+)`\n\n```python\n(.*?)^```", text, re.M | re.S)
     assert len(files) == 2, "a kind costs two files"
     for path, content in files:

@@ -73,7 +73,7 @@ class Stack:
             **more,
         }
 
-    def start_functions(self, *paths: str) -> None:
+    def start_functions(self, *paths: str) -> list[ServerProcess]:
         """Start these functions (all, when none is named) as in production."""
         started = []
         for path in paths or PATHS:
@@ -88,6 +88,7 @@ class Stack:
             process.launch()
         for process in started:
             process.wait_until_ready()
+        return started
 
     def start_engine(self, *, wait: bool = True, **settings: str) -> ServerProcess:
         port = free_port()

@@ -99,7 +99,7 @@ def test_what_is_lost_when_it_ends_is_said(tmp_path: Path) -> None:
 def test_a_kind_that_is_wrong_stops_the_start(change: str, words: str, tmp_path: Path) -> None:
     tree = tmp_path / "tree"
     for folder in ("sluice", "functions", "embedded", "offline_model", "web"):
-        shutil.copytree(ROOT / folder, tree / folder, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / folder, tree / folder, ignore=shutil.ignore_patterns("__pycache__", "node_modules"))
     subprocess.run(change, shell=True, check=True, cwd=tree)
     sluice = Embedded(tmp_path, tree=tree)
     sluice.launch()

@@ -1,0 +1,100 @@
+"""A browser, and Sluice to look at: in one process, and as in production."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from tests.servers import require
+from tests.servers.browser import ARGUMENTS, CHROMIUM, chromium_missing
+from tests.servers.nginx import nginx_missing
+from tests.servers.rabbit import RabbitNode
+from tests.servers.wire_mongo import WireMongo
+from tests.web.noise import Noise
+from tests.web.sluices import ClusterSluice, EmbeddedSluice, Sluice
+
+CONTEXT = {
+    "viewport": {"width": 1280, "height": 800},
+    "locale": "en-GB",
+    "timezone_id": "Europe/Berlin",
+    "reduced_motion": "reduce",
+}
+
+
+# For a module, not for a session: while it runs, asyncio thinks that the main thread has a loop already.
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    require(chromium_missing())
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def noise() -> Noise:
+    """What the pages of this test complain of; `noise.allow()` for what it does on purpose."""
+    return Noise()
+
+
+@pytest.fixture
+def open_page(browser: Browser, noise: Noise) -> Iterator[Callable[..., Page]]:
+    """Opens a page in a context of its own, as another browser; takes the options of `new_context` that differ.
+
+    The test fails at its end if a page has complained of anything that is not allowed.
+    """
+    contexts = []
+
+    def open_page(**options: Any) -> Page:
+        context = browser.new_context(**{**CONTEXT, **options})
+        contexts.append(context)
+        noise.listen(context)
+        return context.new_page()
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert noise.unexpected() == []
+
+
+@pytest.fixture
+def page(open_page: Callable[..., Page]) -> Page:
+    return open_page()
+
+
+@pytest.fixture(scope="module", params=["embedded", "cluster"])
+def sluice(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sluice]:
+    """Sluice as `make run` starts it, and as a cluster has it; once for each file of tests."""
+    if request.param == "embedded":
+        with EmbeddedSluice(tmp_path_factory.mktemp("embedded")) as embedded:
+            yield embedded
+    else:
+        yield from _cluster(request, tmp_path_factory)
+
+
+@pytest.fixture(scope="module", params=["embedded", "cluster"])
+def lasting_sluice(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sluice]:
+    """The same, but what was accepted is still there after `kill` and `start`."""
+    if request.param == "embedded":
+        mongo: WireMongo = request.getfixturevalue("wire_mongo")
+        directory = tmp_path_factory.mktemp("embedded")
+        database = f"web_{os.getpid()}_{directory.name}"
+        with EmbeddedSluice(directory, MONGODB_URI=mongo.uri, MONGODB_DATABASE=database) as embedded:
+            yield embedded
+    else:
+        yield from _cluster(request, tmp_path_factory)
+
+
+def _cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sluice]:
+    require(nginx_missing())
+    rabbit: RabbitNode = request.getfixturevalue("rabbit_node")
+    mongo: WireMongo = request.getfixturevalue("wire_mongo")
+    for server in (rabbit, mongo):
+        if not server.running:  # a test before has left it down
+            server.start()
+    with ClusterSluice(tmp_path_factory.mktemp("cluster"), rabbit, mongo) as cluster:
+        yield cluster

@@ -1,0 +1,76 @@
+// The steps of a task on one axis of time: the wait for an engine, then each milestone of each attempt.
+
+import { arrange, h, icon, setAttribute, setText } from "./dom.js";
+import { duration, exact, now } from "./times.js";
+
+export class Timeline {
+  element = h("ol", { class: "timeline", "aria-label": "Steps" });
+  #rows = [];
+  #task = null;
+
+  show(task) {
+    this.#task = task;
+    const steps = stepsOf(task);
+    while (this.#rows.length < steps.length) this.#rows.push(new Row());
+    this.#rows.length = steps.length;
+    const start = Date.parse(steps[0].started_at);
+    const end = Math.max(start + 1, ...steps.map(endOf));
+    steps.forEach((step, number) => this.#rows[number].show(step, start, end));
+    arrange(this.element, this.#rows.map((row) => row.element));
+  }
+
+  tick() {
+    if (this.#task && this.#task.completed_at === null) this.show(this.#task);
+  }
+}
+
+class Row {
+  #mark = h("span", { class: "mark" });
+  #name = h("span", { class: "name" });
+  #bar = h("span", { class: "fill" });
+  #took = h("time", { class: "took" });
+  #message = h("span", { class: "message", hidden: true });
+  element = h("li", {}, this.#mark, this.#name, h("span", { class: "track", "aria-hidden": "true" }, this.#bar), this.#took, this.#message);
+
+  show(step, start, end) {
+    if (this.element.dataset.status !== step.status) {
+      this.element.dataset.status = step.status;
+      this.#mark.replaceChildren(icon(step.status), h("span", { class: "unseen" }, `${step.status}: `));
+    }
+    const [from, to] = [Date.parse(step.started_at), endOf(step)];
+    setText(this.#name, step.attempt > 1 ? `${step.name} (attempt ${step.attempt})` : step.name);
+    setText(this.#took, duration(to - from));
+    setAttribute(this.#took, "datetime", step.started_at);
+    setAttribute(this.#took, "title", `since ${exact(step.started_at)}`);
+    setText(this.#message, step.message ?? "");
+    this.#message.hidden = !step.message;
+    this.#bar.style.setProperty("--from", `${(100 * (from - start)) / (end - start)}%`);
+    this.#bar.style.setProperty("--width", `${(100 * (to - from)) / (end - start)}%`);
+  }
+}
+
+/** The task's own steps, after the time that it waited. A task that was retried begins where its new life began. */
+function stepsOf(task) {
+  const first = task.steps[0]?.started_at ?? task.started_at ?? task.completed_at;
+  const began = new Date(Math.min(Date.parse(first ?? task.queued_at ?? task.created_at), lifeOf(task))).toISOString();
+  const isOver = first !== null;
+  const wait = {
+    name: "wait for an engine",
+    attempt: 1,
+    status: isOver ? (task.attempts === 0 ? task.status : "completed") : "pending",
+    started_at: began,
+    ms: isOver ? Date.parse(first) - Date.parse(began) : null,
+    message: null,
+  };
+  return [wait, ...task.steps];
+}
+
+/** When this life of the task began: when it was accepted, or retried (that is when its message was sent). */
+function lifeOf(task) {
+  const queued = Date.parse(task.queued_at ?? task.created_at);
+  return task.steps.length === 0 ? queued : Math.min(queued, Date.parse(task.steps[0].started_at));
+}
+
+function endOf(step) {
+  return step.ms === null ? now() : Date.parse(step.started_at) + step.ms;
+}
