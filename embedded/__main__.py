@@ -29,6 +29,9 @@ THREADS = 16
 #: As in `functions.engine.main`.
 HEAR_SECONDS = 0.5
 
+#: Seconds that requests have to be answered after Ctrl+C, at most.
+ANSWER_SECONDS = 5
+
 #: Seconds that tasks have to finish after Ctrl+C, at most.
 GRACE_SECONDS = 10
 
@@ -75,6 +78,7 @@ def main() -> int:
     while not stop.wait(HEAR_SECONDS):
         pass
     log.info("stopping (Ctrl+C again to stop at once)")
+    server.task_dispatcher.shutdown(timeout=ANSWER_SECONDS)  # a thread that answers would meet a closed server
     server.close()
     ended = engine.drain(grace=min(settings.engine_grace_seconds, GRACE_SECONDS))
     if "database" in services.stand_ins and (lost := services.store.count_unfinished()):

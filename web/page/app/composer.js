@@ -13,7 +13,8 @@ const isMac = /Mac|iP(hone|ad)/.test(navigator.platform);
 
 export class Composer {
   #tabs = document.getElementById("kinds");
-  #element = document.getElementById("composer");
+  #panel = document.getElementById("composer");
+  #element = this.#panel.querySelector("form");
   #drawn = "";
   #forms = new Map();
   #chosen = null;
@@ -87,8 +88,8 @@ export class Composer {
     if (kind === null) return;
     if (isChange) remember(LAST_KIND, kind);
     if (!this.#tabs.hidden) {
-      this.#element.setAttribute("role", "tabpanel");
-      this.#element.setAttribute("aria-labelledby", `tab-${kind}`);
+      this.#panel.setAttribute("role", "tabpanel");
+      this.#panel.setAttribute("aria-labelledby", `tab-${kind}`);
     }
     const keys = h("span", { class: "keys", "aria-hidden": "true" }, h("kbd", {}, isMac ? "⌘" : "Ctrl"), " ", h("kbd", {}, "Enter"));
     this.#element.replaceChildren(this.#form.element, this.#problem, h("div", { class: "actions" }, keys, this.#button));

@@ -67,8 +67,9 @@ async function beat() {
 
 function draw() {
   list.draw();
-  const isEmpty = feed.isLoaded && feed.tasks.length === 0 && strip.total === 0 && outbox.waiting(user()).length === 0;
-  document.body.dataset.view = view ? "task" : isEmpty ? "empty" : "list";
+  const isStarting = !feed.isLoaded || strip.total === null;
+  const isEmpty = strip.total === 0 && feed.tasks.length === 0 && outbox.waiting(user()).length === 0;
+  document.body.dataset.view = view ? "task" : isStarting ? "starting" : isEmpty ? "empty" : "list";
   if (view === null) welcome.draw(kinds, isEmpty, (example) => send({ ...example, title: String(Object.values(example.inputs)[0]) }));
   arrange(pane, [view ? view.element : welcome.element]);
 }
@@ -122,7 +123,7 @@ function showRoute() {
   feed.show({ user: user(), kind, status });
   strip.onRoute();
   if (task !== (view?.id ?? null)) {
-    const isFirst = !document.body.dataset.view;
+    const isFirst = document.body.dataset.view === "starting";
     view = task === null ? null : new TaskView(task, kinds, {
       changed: () => heart.now(),
       use: (name, inputs) => {

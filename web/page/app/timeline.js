@@ -14,7 +14,7 @@ export class Timeline {
     while (this.#rows.length < steps.length) this.#rows.push(new Row());
     this.#rows.length = steps.length;
     const start = Date.parse(steps[0].started_at);
-    const end = Math.max(start + 1, ...steps.map(endOf));
+    const end = Math.max(start + 1, Date.parse(task.completed_at ?? 0), ...steps.map(endOf));
     steps.forEach((step, number) => this.#rows[number].show(step, start, end));
     arrange(this.element, this.#rows.map((row) => row.element));
   }
@@ -49,26 +49,21 @@ class Row {
   }
 }
 
-/** The task's own steps, after the time that it waited. A task that was retried begins where its new life began. */
+/** The task's own steps, after the time that it waited. */
 function stepsOf(task) {
   const first = task.steps[0]?.started_at ?? task.started_at ?? task.completed_at;
-  const began = new Date(Math.min(Date.parse(first ?? task.queued_at ?? task.created_at), lifeOf(task))).toISOString();
-  const isOver = first !== null;
-  const wait = {
-    name: "wait for an engine",
-    attempt: 1,
-    status: isOver ? (task.attempts === 0 ? task.status : "completed") : "pending",
-    started_at: began,
-    ms: isOver ? Date.parse(first) - Date.parse(began) : null,
-    message: null,
-  };
-  return [wait, ...task.steps];
+  const began = lifeOf(task);
+  const ms = first === null ? null : Math.max(0, Date.parse(first) - Date.parse(began));
+  const status = first === null ? "pending" : task.attempts === 0 ? task.status : "completed";
+  return [{ name: "wait for an engine", attempt: 1, status, started_at: began, ms, message: null }, ...task.steps];
 }
 
-/** When this life of the task began: when it was accepted, or retried (that is when its message was sent). */
+/** When the task began to wait: when it was accepted, or, after somebody has retried it, when its message was sent. */
 function lifeOf(task) {
-  const queued = Date.parse(task.queued_at ?? task.created_at);
-  return task.steps.length === 0 ? queued : Math.min(queued, Date.parse(task.steps[0].started_at));
+  const isFirst = task.steps[0]?.attempt === 1 || (task.attempts === 1 && task.started_at !== null);
+  const began = isFirst || task.queued_at === null ? task.created_at : task.queued_at;
+  const first = task.steps[0]?.started_at;
+  return first !== undefined && first < began ? first : began;
 }
 
 function endOf(step) {
