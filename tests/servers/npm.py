@@ -20,6 +20,11 @@ def modules_missing() -> str | None:
     return "web/node_modules is not what web/package-lock.json says: make test, or npm ci in web/"
 
 
+def node_missing() -> str | None:
+    """None if there is a node that reads modules as browsers do, else how to get one."""
+    return None if shutil.which("node") else "no node here: apt-get install --no-install-recommends nodejs"
+
+
 def _versions(lock: Path) -> dict[str, str]:
     packages = json.loads(lock.read_text())["packages"]
     return {name: package["version"] for name, package in packages.items() if name}

@@ -31,5 +31,5 @@ const ADVICE = {
 
 /** What to do next about a failed task, in one or two sentences. */
 export function adviceFor(code) {
-  return ADVICE[code] ?? "Retry it, or use it as a new task and change what it asks for.";
+  return (Object.hasOwn(ADVICE, code) ? ADVICE[code] : null) ?? "Retry it, or use it as a new task and change what it asks for.";
 }

@@ -21,8 +21,10 @@ export class Composer {
   #problem = h("p", { class: "notice notice-error", role: "alert", hidden: true });
   #button = h("button", { type: "submit", class: "primary" }, "Send");
   #send;
+  #isSending = false;
 
-  /** `send({kind, inputs, title})` gives a task to the outbox; returns a promise of the item, once it has moved on. */
+  /** `send({kind, inputs, title})` gives a task to the outbox; returns {tried, drop}: a promise of its item, once it has
+   * been tried, and what takes it out again. */
   constructor(send) {
     this.#send = send;
     this.#element.addEventListener("submit", (event) => {
@@ -109,18 +111,23 @@ export class Composer {
   }
 
   async #submit() {
-    if (this.#button.disabled || !this.#form) return;
+    if (this.#isSending || !this.#form) return;
     const [form, kind] = [this.#form, this.#chosen];
     const { inputs, errors } = form.read();
     this.#refuse("");
     if (errors) return form.refuse(errors);
     form.refuse([]);
-    this.#button.disabled = true;
     const sent = form.draft();
-    const { item, settled } = this.#send({ kind, inputs, title: form.title });
-    await Promise.race([settled, new Promise((done) => setTimeout(done, WAIT))]);
-    this.#button.disabled = false;
-    if (item.state === "refused") {
+    const { tried, drop } = this.#send({ kind, inputs, title: form.title });
+    this.#setSending(true);
+    let item;
+    try {
+      item = await Promise.race([tried, new Promise((done) => setTimeout(done, WAIT))]);
+    } finally {
+      this.#setSending(false);
+    }
+    if (item?.state === "refused") {
+      drop();
       const left = form.refuse(item.problem.errors);
       const words = left.length ? left.map(({ field, message }) => `${field}: ${message}`).join("; ") : item.problem.detail;
       if (left.length || item.problem.errors.length === 0) this.#refuse(words);
@@ -130,6 +137,12 @@ export class Composer {
     // What was typed while the answer was under way belongs to the next task.
     if (JSON.stringify(sent) === JSON.stringify(form.draft())) form.clear();
     remember(DRAFT + kind, form.draft());
+  }
+
+  /** While it sends, the button says so, and keeps the focus. */
+  #setSending(isSending) {
+    this.#isSending = isSending;
+    this.#button.setAttribute("aria-disabled", String(isSending));
   }
 
   #refuse(message) {

@@ -53,17 +53,19 @@ export function announce(text) {
   document.getElementById("live").textContent = text;
 }
 
-/** Copy a text. Without https (but on localhost) browsers have no clipboard for pages, only the old way. */
+/** Copy a text. Returns whether it worked. Without https (but on localhost) browsers have no clipboard for pages, only the old way. */
 export async function copy(text) {
   try {
     await navigator.clipboard.writeText(text);
   } catch {
-    const area = h("textarea", { value: text, class: "unseen", "aria-hidden": "true" });
+    const area = h("textarea", { value: text, class: "copied", "aria-hidden": "true" });
     const active = document.activeElement;
     document.body.append(area);
     area.select();
-    document.execCommand("copy");
+    const isCopied = document.execCommand("copy");
     area.remove();
-    active?.focus();
+    active?.focus({ preventScroll: true });
+    return isCopied;
   }
+  return true;
 }

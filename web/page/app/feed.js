@@ -1,17 +1,12 @@
 // The tasks of one user that are loaded, newest first, kept as the server has them.
 
 import { call } from "./api.js";
+import { isFinished } from "./words.js";
 
 /** Tasks of the first page, of further ones, and of how many pages one refresh asks at most. */
 const PAGE = 50;
 const DEEP_PAGE = 200;
 const MAX_PAGES = 5;
-
-const TERMINAL = new Set(["completed", "failed", "cancelled"]);
-
-export function isFinished(task) {
-  return TERMINAL.has(task.status);
-}
 
 /** Whether a task stands before another in the list: newer, or of the same moment and with the greater id. */
 function isBefore(one, other) {
@@ -25,6 +20,8 @@ export class Feed {
   isLoaded = false;
   #query = "";
   #older = null;
+  #reached;
+  #puts = 0;
   #pages = new Map();
   #turn = Promise.resolve();
   #generation = 0;
@@ -41,6 +38,7 @@ export class Feed {
     this.tasks = [];
     this.isLoaded = false;
     this.#older = null;
+    this.#reached = undefined;
   }
 
   get hasOlder() {
@@ -60,39 +58,54 @@ export class Feed {
     const query = new URLSearchParams(this.#query);
     const suits = ["user_id", "kind", "status"].every((name) => !query.has(name) || query.get(name) === task[name]);
     if (!suits || !this.isLoaded || this.find(task._id)) return;
+    this.#puts++;
     const place = this.tasks.findIndex((other) => isBefore(task, other));
-    this.tasks = this.tasks.toSpliced(place === -1 ? this.tasks.length : place, 0, task);
+    const end = place === -1 ? this.tasks.length : place;
+    this.tasks = [...this.tasks.slice(0, end), task, ...this.tasks.slice(end)];
+  }
+
+  /** Show what has become of a loaded task: one that is far down is not asked for once it is finished. */
+  update(task) {
+    if (!this.find(task._id)) return;
+    this.#puts++;
+    this.tasks = this.tasks.map((known) => (known._id === task._id ? { ...known, ...task, title: known.title } : known));
   }
 
   /** Bring what is loaded up to date: the newest tasks, and as far down as there are unfinished ones. */
   refresh() {
     return this.#inTurn(async (isCurrent) => {
-      const newest = this.tasks[0];
+      const newest = this.#reached;
       const pages = new Map();
       let above = null;
       let cursor = null;
       for (let number = 1; ; number++) {
+        const puts = this.#puts;
         const page = await this.#read(cursor, cursor === null ? PAGE : DEEP_PAGE, pages);
         if (!isCurrent()) return;
+        if (puts !== this.#puts) {
+          number--; // asked before a task was put here: it would be taken away again
+          continue;
+        }
         const last = page.tasks.at(-1);
-        const isGap = page.next !== null && newest !== undefined && isBefore(last, newest);
-        const isNew = !this.isLoaded;
         this.#replace(page, above);
         this.isLoaded = true;
-        if (isNew || page.next === null) this.#older = page.next;
-        if (page.next === null || isNew) break;
-        if (isGap && number === MAX_PAGES) {
-          // So many are new that the rest would be far below: it is loaded again when somebody scrolls there.
+        if (page.next === null || this.tasks.at(-1) === last) this.#older = page.next;
+        if (page.next === null) break;
+        // New tasks down to here, and more of them below; or work that goes on below.
+        const isGap = newest !== undefined && isBefore(last, newest);
+        const hasWork = this.tasks.some((task) => !isFinished(task) && isBefore(last, task));
+        if (!isGap && !hasWork) break;
+        if (number === MAX_PAGES) {
+          // What is below can't be kept up to date: it is loaded again when somebody scrolls there.
           this.tasks = this.tasks.filter((task) => !isBefore(last, task));
           this.#older = page.next;
           break;
         }
-        const hasWork = this.tasks.some((task) => !isFinished(task) && isBefore(last, task));
-        if (!(isGap || hasWork) || number === MAX_PAGES) break;
         above = last;
         cursor = page.next;
       }
       this.#pages = pages;
+      this.#reached = this.tasks[0];
     });
   }
 
@@ -110,7 +123,7 @@ export class Feed {
 
   async #read(cursor, limit, pages) {
     const path = `/tasks/get?${this.#query}&limit=${limit}${cursor === null ? "" : `&cursor=${cursor}`}`;
-    const known = this.#pages.get(path);
+    const known = pages.get(path) ?? this.#pages.get(path);
     const answer = await call(path, { etag: known?.etag });
     const page = answer.status === 304 ? known : { etag: answer.etag, ...answer.body };
     pages.set(path, page);

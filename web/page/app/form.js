@@ -1,6 +1,7 @@
 // A form drawn from a kind's inputs, which are a JSON Schema object: one field a property.
 
 import { h, setText } from "./dom.js";
+import { titleOf } from "./words.js";
 
 /** A text up to this length is entered on one line. */
 const LINE = 200;
@@ -25,7 +26,7 @@ export class Form {
 
   /** The inputs as they are entered: {inputs} to send, or {errors: [{field, message}]}. */
   read() {
-    const inputs = {};
+    const inputs = Object.create(null);
     const errors = [];
     for (const field of this.#fields) {
       try {
@@ -40,7 +41,7 @@ export class Form {
 
   /** Enter these inputs; what they do not name gets its default. */
   fill(inputs) {
-    for (const field of this.#fields) field.fill(inputs[field.name]);
+    for (const field of this.#fields) field.fill(Object.hasOwn(inputs, field.name) ? inputs[field.name] : undefined);
   }
 
   /** What is entered, as texts and booleans, to be filled in again by `restore`. */
@@ -49,7 +50,7 @@ export class Form {
   }
 
   restore(draft) {
-    for (const field of this.#fields) if (field.name in draft) field.raw = draft[field.name];
+    for (const field of this.#fields) if (Object.hasOwn(draft, field.name)) field.raw = draft[field.name];
   }
 
   /** After sending: the long texts are empty again, the rest stays for the next task. */
@@ -57,14 +58,9 @@ export class Form {
     for (const field of this.#fields) if (field.isText) field.fill(undefined);
   }
 
-  get isEmpty() {
-    return this.#fields.every((field) => field.isUntouched);
-  }
-
-  /** The first line of the first text that is entered: what the task will be called. */
+  /** What the task will be called. */
   get title() {
-    const text = this.#fields.map((field) => field.raw).find((raw) => typeof raw === "string" && raw.trim());
-    return (text ?? "").trim().split("\n", 1)[0].slice(0, LINE);
+    return titleOf(this.#fields.map((field) => field.raw));
   }
 
   /** Show errors beside their fields, and go to the first. Returns those that belong to no field. */
@@ -123,10 +119,6 @@ class Field {
     this.#measure();
   }
 
-  get isUntouched() {
-    return this.raw === this.#written(undefined);
-  }
-
   get isRefused() {
     return this.error.textContent !== "";
   }
@@ -138,7 +130,11 @@ class Field {
 
   /** The value to send; undefined to leave it out. Throws an Error with what is wrong. */
   read() {
-    if (this.kind === "boolean") return this.control.checked;
+    if (this.kind === "boolean") {
+      const isLeft = !this.isRequired && this.schema.default === undefined && !this.control.checked;
+      return isLeft ? undefined : this.control.checked;
+    }
+    if (this.control.validity.badInput) throw new Error("must be a number"); // its text can't be read then
     const text = this.control.value;
     if (text.trim() === "") {
       if (this.isRequired) throw new Error("must not be blank");
@@ -172,14 +168,14 @@ class Field {
 
   #measure() {
     const limit = this.schema.maxLength;
-    const length = this.kind === "boolean" ? 0 : this.control.value.length;
+    const length = this.kind === "boolean" || !limit ? 0 : [...this.control.value].length;
     setText(this.count, limit && length > limit * CLOSE ? `${length.toLocaleString()} of ${limit.toLocaleString()} characters` : "");
     this.count.classList.toggle("too-long", Boolean(limit) && length > limit);
   }
 
   #control(id) {
     const { schema } = this;
-    const common = { id, name: this.name, "aria-required": this.isRequired ? "true" : null, spellcheck: this.kind === "text" ? null : "false" };
+    const common = { id, "aria-required": this.isRequired ? "true" : null, spellcheck: this.kind === "text" ? null : "false" };
     const [example] = schema.examples ?? [];
     const placeholder = example === undefined ? null : this.kind === "json" ? JSON.stringify(example) : String(example);
     switch (this.kind) {
@@ -187,7 +183,7 @@ class Field {
       case "json":
         return h("textarea", { ...common, rows: 3, placeholder });
       case "choice": {
-        const blank = this.isRequired || schema.default !== undefined ? [] : [h("option", { value: "" }, "—")];
+        const blank = this.isRequired || (schema.default ?? null) !== null ? [] : [h("option", { value: "" }, "—")];
         return h("select", common, blank, schema.enum.map((choice) => h("option", { value: String(choice) }, String(choice))));
       }
       case "boolean":

@@ -20,7 +20,7 @@ export class Heart {
   #failures = 0;
 
   /** `beat` asks the server, and returns whether to go on quickly; `tell` hears how it went:
-   * {state: "live" | "paused"} or {state: "away", why, at} (`at`: the moment of the next try). */
+   * {state: "live" | "paused"} or {state: "away", why, at} (`at`: the moment of the next try, by performance.now). */
   constructor(beat, tell) {
     this.#beat = beat;
     this.#tell = tell;
@@ -57,7 +57,7 @@ export class Heart {
       if (!isKnown) console.error(error);
       next = Math.min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** this.#failures++) * (0.75 + Math.random() / 2);
       next = Math.max(next, (error.after ?? 0) * 1000);
-      this.#tell({ state: "away", why: isKnown ? error.message : "This page has a fault.", at: Date.now() + next });
+      this.#tell({ state: "away", why: isKnown ? error.message : "This page has a fault.", at: performance.now() + next });
     } finally {
       this.#beating = false;
     }

@@ -37,6 +37,7 @@ export function wireIdentity(changed) {
     event.preventDefault();
     const name = field.value.trim();
     const problem = await check(name);
+    if (!dialog.open) return;
     refuse(problem);
     if (problem) return field.focus();
     dialog.close();

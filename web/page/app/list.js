@@ -2,8 +2,8 @@
 
 import { arrange, h, icon, setAttribute, setText } from "./dom.js";
 import { address, go, isPlainClick, route } from "./route.js";
-import { wordFor } from "./strip.js";
 import { ago, duration, durationOf, exact } from "./times.js";
+import { wordFor } from "./words.js";
 
 /** Pixels before its end at which the next older tasks are loaded. */
 const AHEAD = 400;
@@ -20,8 +20,10 @@ export class List {
   #search = document.getElementById("search");
   #kinds = document.getElementById("kind-filter");
   #isLoading = false;
+  #isStalled = false;
 
-  /** `actions`: edit(item) and drop(item) for what could not be sent, more() to load older tasks. */
+  /** `actions`: edit(item) and drop(item) for what could not be sent, more() to load older tasks (returns a promise of
+   * whether that worked). */
   constructor(feed, outbox, actions) {
     this.#feed = feed;
     this.#outbox = outbox;
@@ -31,7 +33,7 @@ export class List {
     this.#older.addEventListener("click", () => this.#loadOlder());
     new IntersectionObserver((entries) => {
       if (entries.some((entry) => entry.isIntersecting) && this.#query === "") this.#loadOlder();
-    }, { rootMargin: `${AHEAD}px` }).observe(this.#older);
+    }, { rootMargin: `${AHEAD}px`, scrollMargin: `${AHEAD}px` }).observe(this.#older);
   }
 
   show(user) {
@@ -49,6 +51,18 @@ export class List {
     this.draw();
   }
 
+  /** What was just sent must be seen. */
+  clearSearch() {
+    this.#search.value = "";
+  }
+
+  /** The server answers (again): go on loading what is in sight, if that had failed. */
+  recover() {
+    if (!this.#isStalled) return;
+    this.#isStalled = false;
+    this.#loadOlder();
+  }
+
   get #query() {
     return this.#search.value.trim().toLowerCase();
   }
@@ -62,7 +76,8 @@ export class List {
   }
 
   draw() {
-    const { task: open, kind } = route();
+    const here = route();
+    const { task: open, kind } = here;
     if (this.#kinds.value !== (kind ?? "")) this.#kinds.value = kind ?? "";
     const query = this.#query;
     const matches = (...texts) => query === "" || texts.some((text) => text?.toLowerCase().includes(query));
@@ -71,7 +86,7 @@ export class List {
       matches(task.title, task.kind, task.status, task._id, task.error?.message));
     const rows = new Map();
     for (const item of waiting) rows.set(item.key, this.#row(item.key).showWaiting(item, this.actions));
-    for (const task of tasks) rows.set(task._id, this.#row(task._id).showTask(task, this.#titles, task._id === open));
+    for (const task of tasks) rows.set(task._id, this.#row(task._id).showTask(task, this.#titles, here));
     this.#rows = rows;
     arrange(this.#element, [...rows.values()].map((row) => row.element));
     this.#drawEnd(tasks.length + waiting.length);
@@ -102,10 +117,11 @@ export class List {
     if (this.#isLoading || !this.#feed.hasOlder) return;
     this.#isLoading = true;
     try {
-      await this.actions.more();
+      this.#isStalled = !(await this.actions.more());
     } finally {
       this.#isLoading = false;
     }
+    if (this.#isStalled) return;
     // The button may still be in sight: an observer tells only of changes.
     const { top } = this.#older.getBoundingClientRect();
     if (this.#query === "" && !this.#older.hidden && top < innerHeight + AHEAD && top > 0) this.#loadOlder();
@@ -132,10 +148,10 @@ class Row {
     });
   }
 
-  showTask(task, titles, isOpen) {
+  showTask(task, titles, here) {
     this.#buttons.hidden = true;
-    setAttribute(this.#link, "href", address({ task: task._id }));
-    setAttribute(this.#link, "aria-current", isOpen ? "true" : null);
+    setAttribute(this.#link, "href", address({ task: task._id }, here));
+    setAttribute(this.#link, "aria-current", task._id === here.task ? "true" : null);
     if (this.#task !== task) {
       this.#task = task;
       this.#draw(task.status, task.title || "(no title)", titles.get(task.kind) ?? task.kind, wordFor(task.status), task.created_at);
@@ -147,7 +163,7 @@ class Row {
   /** An item of the outbox. */
   showWaiting(item, actions) {
     const isRefused = item.state === "refused";
-    const words = isRefused ? `Not accepted: ${reason(item.problem)}` : item.why ? `Not sent yet. ${item.why}` : "Sending…";
+    const words = isRefused ? `Not accepted: ${reason(item.problem)}` : item.why ? `Not confirmed yet. ${item.why}` : "Sending…";
     this.#task = null;
     setAttribute(this.#link, "href", null);
     this.#draw(isRefused ? "refused" : "sending", item.title || "(no title)", item.kind, words, new Date(item.at).toISOString());

@@ -2,24 +2,34 @@
 // and until it is done there: sent twice it is still one task, and one that a server has forgotten is sent again.
 
 import { Away, Refused, call } from "./api.js";
-import { isFinished } from "./feed.js";
 import { forget, names, onElsewhere, recall, remember } from "./storage.js";
+import { now } from "./times.js";
+import { isFinished } from "./words.js";
 
-/** Milliseconds until the first repetition, at most, and between two looks for a task that is not in the list. */
+/** Milliseconds until the first repetition, at most, and between two looks for tasks that are not in the list. */
 const FIRST_PAUSE = 1000;
 const LONGEST_PAUSE = 15_000;
 const LOOK_PAUSE = 3000;
+/** Tasks that are looked for at once. */
+const LOOKS = 10;
 
 const PREFIX = "outbox.";
 
+/** An item is {key, user, kind, inputs, title, at, state}: `waiting` to be accepted; `accepted`, with its `id`, until it
+ * is done; `refused`, with the server's `problem`; or `unwanted`: discarded, but it may have arrived, so that it is sent
+ * once more and cancelled. */
+const STATES = new Set(["waiting", "accepted", "refused", "unwanted"]);
+
 export class Outbox {
   #items = new Map();
+  #unsaved = new Set();
+  #trials = new Map();
   #changed;
   #accepted;
-  #failures = 0;
-  #timer = null;
   #sending = null;
-  #looked = 0;
+  #notBefore = 0;
+  #looked = -Infinity;
+  #timer = null;
 
   /** `changed` is called when an item has come, moved on or gone; `accepted` with an item and its task. */
   constructor(changed, accepted) {
@@ -31,103 +41,163 @@ export class Outbox {
       this.#take(name);
       this.#changed();
     });
+    // A browser that can't keep anything for this page must not close it on a task that has not arrived.
+    addEventListener("beforeunload", (event) => {
+      const isLeft = [...this.#unsaved].some((key) => this.#items.get(key)?.state === "waiting");
+      if (isLeft) event.preventDefault();
+    });
   }
 
-  /** What the list shows: items that the server does not have yet, newest first. Each is {key, user, kind, inputs,
-   * title, at, state: "waiting" | "refused", problem}. */
+  /** What the list shows: items that the server does not have yet, newest first. `why` says what they wait for. */
   waiting(user) {
-    const shown = [...this.#items.values()].filter((item) => item.user === user && item.state !== "accepted");
-    return shown.sort((one, other) => other.at - one.at);
+    const shown = [...this.#items.values()].filter((item) => item.user === user && ["waiting", "refused"].includes(item.state));
+    return shown.sort((one, other) => other.at - one.at).map((item) => ({ ...item, why: this.#trials.get(item.key)?.why }));
   }
 
   get isBusy() {
-    return [...this.#items.values()].some((item) => item.state === "waiting");
+    return this.#due(Infinity).length > 0;
   }
 
-  /** Send a task, now and until it has arrived. Returns the item. */
+  /** Send a task, now and until it has arrived. Returns its key. */
   add({ user, kind, inputs, title }) {
-    const item = { key: newKey(), user, kind, inputs, title, at: Date.now(), state: "waiting" };
+    const item = { key: newKey(), user, kind, inputs, title, at: now(), state: "waiting" };
     this.#keep(item);
-    return item;
+    return item.key;
   }
 
-  drop(item) {
-    this.#items.delete(item.key);
-    forget(PREFIX + item.key);
-    this.#changed();
+  /** What has become of an item: undefined once it is gone. */
+  get(key) {
+    return this.#items.get(key);
   }
 
-  /** Try to send what waits, oldest first; one that fails holds those behind it, so that they keep their order. */
+  /** Discard an item. One that may have arrived is cancelled. */
+  drop(key) {
+    const item = this.#items.get(key);
+    if (item?.state === "waiting" && this.#trials.has(key)) this.#keep({ ...item, state: "unwanted" });
+    else this.#remove(key);
+  }
+
+  /** Send what waits, oldest first. */
   flush() {
     clearTimeout(this.#timer);
+    this.#notBefore = 0;
+    this.#trials.forEach((trial) => (trial.notBefore = 0));
+    return this.#send();
+  }
+
+  /** The same, but what has failed keeps its pause. */
+  resume() {
+    return performance.now() < this.#notBefore ? Promise.resolve() : this.#send();
+  }
+
+  #send() {
     this.#sending ??= this.#sendAll().finally(() => (this.#sending = null));
     return this.#sending;
   }
 
   async #sendAll() {
-    for (;;) {
-      const item = [...this.#items.values()].filter((one) => one.state === "waiting").sort((a, b) => a.at - b.at)[0];
-      if (item === undefined) return;
+    for (let item; (item = this.#due(performance.now())[0]); ) {
+      const trial = this.#trials.get(item.key) ?? { number: 0 };
+      this.#trials.set(item.key, trial);
       try {
-        const { body } = await call("/tasks/add", {
-          method: "POST",
-          body: { ...item.inputs, user_id: item.user, kind: item.kind },
-          headers: { "Idempotency-Key": item.key },
-        });
-        this.#failures = 0;
-        Object.assign(item, { state: "accepted", id: body._id, why: undefined });
-        this.#accepted(item, body);
+        await this.#deliver(item);
+        this.#trials.delete(item.key);
       } catch (error) {
-        if (error instanceof Refused) {
-          Object.assign(item, { state: "refused", problem: { detail: error.message, errors: error.errors } });
-        } else if (error instanceof Away) {
-          item.why = error.message;
-          const pause = Math.min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** this.#failures++) * (0.75 + Math.random() / 2);
-          this.#timer = setTimeout(() => this.flush(), Math.max(pause, error.after * 1000));
-          this.#changed();
-          return;
-        } else throw error;
+        if (!(error instanceof Away)) throw error;
+        const pause = Math.min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** trial.number++) * (0.75 + Math.random() / 2);
+        trial.why = error.message;
+        trial.notBefore = performance.now() + Math.max(pause, error.after * 1000);
+        this.#changed();
+        // Nobody answers: the others can wait as well. An answer may be about this one only.
+        if (!error.isAnswer) this.#notBefore = trial.notBefore;
+        clearTimeout(this.#timer);
+        this.#timer = setTimeout(() => this.resume(), trial.notBefore - performance.now());
+        if (!error.isAnswer) return;
       }
-      this.#keep(item);
     }
+  }
+
+  async #deliver(item) {
+    try {
+      const { body } = await call("/tasks/add", {
+        method: "POST",
+        body: { ...item.inputs, user_id: item.user, kind: item.kind },
+        headers: { "Idempotency-Key": item.key },
+      });
+      if (this.#items.get(item.key)?.state === "waiting") {
+        this.#keep({ ...item, state: "accepted", id: body._id });
+        this.#accepted(item, body);
+        return;
+      }
+      await call(`/tasks/cancel/${body._id}`, { method: "POST" });
+    } catch (error) {
+      if (!(error instanceof Refused)) throw error;
+      if (this.#items.get(item.key)?.state === "waiting") {
+        this.#keep({ ...item, state: "refused", problem: { detail: error.message, errors: error.errors } });
+        return;
+      }
+    }
+    this.#remove(item.key);
   }
 
   /** Let go of what is done, and look for what the list does not show: what the server no longer knows (one that keeps
    * its tasks in memory, and was started again) is sent again. */
   async follow(find) {
-    const accepted = [...this.#items.values()].filter((item) => item.state === "accepted");
     const missing = [];
-    for (const item of accepted) {
+    for (const item of [...this.#items.values()].filter(({ state }) => state === "accepted")) {
       const task = find(item.id);
       if (task === undefined) missing.push(item);
-      else if (isFinished(task)) this.drop(item);
+      else if (isFinished(task)) this.#remove(item.key);
       else item.missed = 0;
     }
-    if (missing.length === 0 || Date.now() - this.#looked < LOOK_PAUSE) return;
-    this.#looked = Date.now();
-    for (const item of missing.slice(0, 10)) {
-      try {
-        const { body } = await call(`/tasks/get/${item.id}`);
-        if (isFinished(body)) this.drop(item);
-      } catch (error) {
-        if (!(error instanceof Refused) || error.status !== 404) return;
-        item.missed = (item.missed ?? 0) + 1;
-        if (item.missed > 1) this.#keep(Object.assign(item, { state: "waiting", missed: 0 }));
-      }
-    }
-    if (this.isBusy) await this.flush();
+    if (missing.length === 0 || performance.now() - this.#looked < LOOK_PAUSE) return;
+    this.#looked = performance.now();
+    const looks = missing.sort((one, other) => (one.looked ?? 0) - (other.looked ?? 0)).slice(0, LOOKS);
+    await Promise.all(looks.map((item) => this.#look(item)));
   }
 
+  async #look(item) {
+    item.looked = this.#looked;
+    try {
+      const { body } = await call(`/tasks/get/${item.id}`);
+      item.missed = 0;
+      if (isFinished(body)) this.#remove(item.key);
+    } catch (error) {
+      if (!(error instanceof Refused) || error.status !== 404) return;
+      item.missed = (item.missed ?? 0) + 1; // once may be a task that only the queue has, and the database not yet
+      if (item.missed > 1) this.#keep({ ...item, state: "waiting", missed: 0 });
+    }
+  }
+
+  /** What is to be sent by this moment, oldest first. */
+  #due(moment) {
+    const due = [...this.#items.values()].filter(({ key, state }) =>
+      ["waiting", "unwanted"].includes(state) && (this.#trials.get(key)?.notBefore ?? 0) <= moment);
+    return due.sort((one, other) => one.at - other.at);
+  }
+
+  /** Read an item from storage. One that makes no sense (somebody else wrote it) is left alone. */
   #take(name) {
-    const item = recall(name);
     const key = name.slice(PREFIX.length);
-    if (item === null || typeof item !== "object" || item.key !== key) this.#items.delete(key);
-    else this.#items.set(key, item);
+    const item = recall(name);
+    const isItem = item?.key === key && STATES.has(item.state) && Number.isFinite(item.at)
+      && typeof item.user === "string" && typeof item.kind === "string" && typeof item.inputs === "object";
+    if (isItem) this.#items.set(key, item);
+    else this.#items.delete(key);
   }
 
   #keep(item) {
     this.#items.set(item.key, item);
-    remember(PREFIX + item.key, item);
+    if (remember(PREFIX + item.key, item)) this.#unsaved.delete(item.key);
+    else this.#unsaved.add(item.key);
+    this.#changed();
+  }
+
+  #remove(key) {
+    this.#items.delete(key);
+    this.#trials.delete(key);
+    this.#unsaved.delete(key);
+    forget(PREFIX + key);
     this.#changed();
   }
 }

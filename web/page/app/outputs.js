@@ -51,8 +51,7 @@ class Block {
     this.#source = new Source(label);
     const copying = h("button", { type: "button", class: "quiet" }, "Copy");
     copying.addEventListener("click", async () => {
-      await copy(this.#source.text);
-      thank(copying, "Copied");
+      thank(copying, (await copy(this.#source.text)) ? "Copied" : "Select it, and copy by hand");
     });
     const saving = h("button", { type: "button", class: "quiet" }, "Download");
     saving.addEventListener("click", () => {
@@ -92,7 +91,7 @@ function sayFact(value) {
 
 /** A file's name from the task's first line: "create-a-function-that-sums". */
 function fileName(task) {
-  const words = (task.title ?? "").normalize("NFKD").toLowerCase().match(/[\p{L}\p{N}]+/gu) ?? [];
+  const words = (task.title ?? "").normalize("NFKD").replace(/\p{M}/gu, "").toLowerCase().match(/[\p{L}\p{N}]+/gu) ?? [];
   return words.slice(0, 6).join("-").slice(0, 60) || `task-${task._id.slice(0, 8)}`;
 }
 

@@ -1,22 +1,24 @@
 // What the address says: ?task=<id> is open, the list shows ?kind= and ?status= only. Links can be kept and shared.
 
+import { STATUSES } from "./words.js";
+
 const NAMES = ["task", "kind", "status"];
-const STATUSES = new Set(["pending", "running", "completed", "failed", "cancelled"]);
 const listeners = [];
 
 /** {task, kind, status}, each a text or null. */
 export function route() {
   const query = new URLSearchParams(location.search);
   const found = Object.fromEntries(NAMES.map((name) => [name, query.get(name) || null]));
-  if (!STATUSES.has(found.status)) found.status = null;
+  if (!STATUSES.includes(found.status)) found.status = null;
   return found;
 }
 
-/** The address with these parts changed (null removes one). */
-export function address(changes) {
+/** The address with these parts changed (null removes one), from the present one or another. */
+export function address(changes, from = route()) {
   const query = new URLSearchParams();
-  for (const [name, value] of Object.entries({ ...route(), ...changes })) if (value) query.set(name, value);
-  return query.size ? `/?${query}` : "/";
+  for (const [name, value] of Object.entries({ ...from, ...changes })) if (value) query.set(name, value);
+  const text = query.toString();
+  return text ? `/?${text}` : "/";
 }
 
 /** Go there; the way back leads here again. */

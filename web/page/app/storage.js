@@ -13,12 +13,15 @@ export function recall(name) {
   }
 }
 
+/** Keep a value. Returns whether it will outlive this page. */
 export function remember(name, value) {
   try {
     localStorage.setItem(PREFIX + name, JSON.stringify(value));
     memory.delete(name);
+    return true;
   } catch {
     memory.set(name, value);
+    return false;
   }
 }
 

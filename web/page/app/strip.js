@@ -1,15 +1,9 @@
 // What goes on in all: tasks by status (which filter the list, too), engines, stand-ins, the connection.
 
 import { Resource } from "./api.js";
-import { h, icon, setAttribute, setText } from "./dom.js";
+import { announce, h, icon, setAttribute, setText } from "./dom.js";
 import { address, go, isPlainClick, route } from "./route.js";
-
-export const STATUSES = ["pending", "running", "completed", "failed", "cancelled"];
-
-/** A word for each status, as the API says it. */
-export function wordFor(status) {
-  return status[0].toUpperCase() + status.slice(1);
-}
+import { STATUSES, wordFor } from "./words.js";
 
 /** A count of the server goes up to this, and then means "or more". */
 const MAX_COUNT = 10_000;
@@ -86,13 +80,16 @@ export class Connection {
   }
 
   show(state) {
+    const wasAway = this.#state.state === "away";
+    if (state.state === "away" && !wasAway) announce(`${state.why} The page tries again by itself.`);
+    if (state.state === "live" && wasAway) announce("Connected again");
     this.#state = state;
     this.#show();
   }
 
   #show() {
     const { state, why, at } = this.#state;
-    const left = Math.max(0, Math.ceil((at - Date.now()) / 1000));
+    const left = Math.max(0, Math.ceil((at - performance.now()) / 1000));
     const words = {
       starting: "Connecting…",
       live: "Connected",

@@ -3,14 +3,16 @@
 import { adviceFor } from "./advice.js";
 import { Away, Refused, Resource, call } from "./api.js";
 import { announce, arrange, copy, h, icon, setAttribute, setText } from "./dom.js";
-import { isFinished } from "./feed.js";
 import { Outputs } from "./outputs.js";
 import { address, go, isPlainClick } from "./route.js";
-import { wordFor } from "./strip.js";
 import { Timeline } from "./timeline.js";
 import { ago, duration, durationOf, exact, now } from "./times.js";
+import { isFinished, titleOf, wordFor } from "./words.js";
 
-/** How often a call of a button is tried, and milliseconds between. Cancel and retry can be repeated without harm. */
+/** What an id looks like; nothing else is asked for. */
+const ID = /^[0-9a-f]{32}$/;
+
+/** How often a call of a button is tried, and milliseconds between. */
 const TRIES = 4;
 const PAUSE = 700;
 
@@ -25,18 +27,19 @@ export class TaskView {
   #task = null;
   #isWhole = false;
   #missedAt = -Infinity;
+  #changes = 0;
   #timeline = new Timeline();
   #outputs = new Outputs();
   #parts;
   element;
 
-  /** `actions`: changed() after a task was cancelled or retried here, use(kind, inputs) for a new task.
+  /** `actions`: changed(task) after it was cancelled or retried here (null: nobody knows), use(kind, inputs) for a new one.
    * `summary` is what the list knows already, or undefined. */
   constructor(id, kinds, actions, summary) {
     this.#id = id;
     this.#kinds = kinds;
     this.#actions = actions;
-    this.#resource = new Resource(`/tasks/get/${encodeURIComponent(id)}`);
+    this.#resource = new Resource(`/tasks/get/${id}`);
     this.#parts = this.#build();
     if (summary) this.#show({ ...summary, steps: [] });
   }
@@ -49,21 +52,31 @@ export class TaskView {
     return this.#task !== null && !isFinished(this.#task);
   }
 
+  /** What the window is called while this task is open. */
+  get pageTitle() {
+    return this.#task === null ? "Sluice" : `${wordFor(this.#task.status)}: ${this.#parts.title.textContent} · Sluice`;
+  }
+
   focus() {
     this.#parts.title.focus({ preventScroll: true });
   }
 
   /** Read the task again. Throws Away. */
   async refresh() {
-    if (Date.now() - this.#missedAt < MISSING_PAUSE) return;
+    if (!ID.test(this.#id)) return this.#miss();
+    if (performance.now() - this.#missedAt < MISSING_PAUSE) return;
+    const changes = this.#changes;
     try {
-      if (!(await this.#resource.read())) return;
+      const isNew = await this.#resource.read();
+      this.#parts.notice.hidden = true;
+      if (!isNew) return;
     } catch (error) {
       if (!(error instanceof Refused)) throw error;
       // It may come back: a server that has forgotten it is sent it again by the outbox.
-      this.#resource = new Resource(`/tasks/get/${encodeURIComponent(this.#id)}`);
+      this.#resource = new Resource(`/tasks/get/${this.#id}`);
       return this.#miss();
     }
+    if (changes !== this.#changes) return void (this.#resource = new Resource(`/tasks/get/${this.#id}`)); // asked before
     this.#isWhole = true;
     this.#show(this.#resource.body);
   }
@@ -128,8 +141,8 @@ export class TaskView {
     const before = this.#task;
     this.#task = task;
     const kind = this.#kinds.find((one) => one.kind === task.kind);
-    const title = task.title ?? titleOf(task, kind);
-    const { badge, mark, status, progress, notice, cancel, retry } = this.#parts;
+    const title = task.title ?? (titleOf(inputsOf(task, kind).map(([, value]) => value)) || "(no title)");
+    const { badge, mark, status, progress, cancel, retry } = this.#parts;
     setText(this.#parts.title, title);
     if (this.element.dataset.status !== task.status) {
       this.element.dataset.status = task.status;
@@ -137,8 +150,7 @@ export class TaskView {
       setText(status, wordFor(task.status));
       setAttribute(badge, "data-status", task.status);
     }
-    if (before && before.status !== task.status) announce(`${wordFor(task.status)}: ${title}`);
-    document.title = `${wordFor(task.status)}: ${title} · Sluice`;
+    if (before && before.status !== task.status && this.element.isConnected) announce(`${wordFor(task.status)}: ${title}`);
     setText(this.#parts.kind, kind?.title ?? task.kind);
     setText(this.#parts.attempts, task.attempts > 1 ? `${task.attempts} attempts` : "");
     // No value at all is a bar that only moves: nobody knows how far it is.
@@ -147,7 +159,7 @@ export class TaskView {
     setAttribute(progress, "aria-hidden", task.status === "running" ? null : "true");
     cancel.hidden = isFinished(task);
     retry.hidden = !["failed", "cancelled"].includes(task.status);
-    if (this.#isWhole) notice.hidden = true;
+    this.#parts.use.hidden = !kind;
     this.#drawTimes();
     if (this.#isWhole) this.#timeline.show(task);
     this.#drawState();
@@ -170,9 +182,9 @@ export class TaskView {
     const { error } = task;
     const { state } = this.#parts;
     const say = (kind, title, ...rest) => {
-      const drawn = JSON.stringify([kind, title, ...rest.map((part) => part?.textContent ?? part)]);
-      if (state.dataset.drawn === drawn) return;
-      state.dataset.drawn = drawn;
+      const text = JSON.stringify([kind, title, ...rest.map((part) => part?.textContent ?? part)]);
+      if (drawn.get(state) === text) return;
+      drawn.set(state, text);
       state.className = `state state-${kind}`;
       state.replaceChildren(...(title === null ? [] : [h("p", { class: "state-title" }, title), ...rest.filter(Boolean).map((part) => (typeof part === "string" ? h("p", {}, part) : part))]));
     };
@@ -194,10 +206,9 @@ export class TaskView {
   }
 
   #drawInputsAndFacts(task, kind, outputs) {
-    const inputs = Object.entries(kind?.inputs.properties ?? {}).map(([name, property]) => {
-      const value = task[name];
+    const inputs = inputsOf(task, kind).map(([name, value]) => {
       const text = typeof value === "string" ? value : JSON.stringify(value, null, 2);
-      return [property.title ?? name, text ?? ""];
+      return [kind.inputs.properties[name].title ?? name, text ?? ""];
     });
     drawPairs(this.#parts.inputs, inputs, ([label, text]) =>
       h("div", {}, h("h3", {}, label), h("pre", { class: "input", dir: "auto", tabindex: "0", role: "region", "aria-label": label }, text)));
@@ -210,7 +221,7 @@ export class TaskView {
   }
 
   #miss() {
-    this.#missedAt = Date.now();
+    this.#missedAt = performance.now();
     const { notice, cancel, retry } = this.#parts;
     if (this.#task === null) {
       setText(this.#parts.title, "There is no such task");
@@ -226,10 +237,22 @@ export class TaskView {
   async #change(verb) {
     const button = this.#parts[verb];
     const { notice } = this.#parts;
-    button.disabled = true;
+    if (button.getAttribute("aria-disabled") === "true") return;
+    button.setAttribute("aria-disabled", "true");
     notice.hidden = true;
+    const { deadline } = this.#task;
+    let changed = null;
     try {
-      const { body } = await insist(() => call(`/tasks/${verb}/${encodeURIComponent(this.#id)}`, { method: "POST" }));
+      const { body } = await insist(async (isAgain) => {
+        if (isAgain && verb === "retry") {
+          // A task that is done already would be started once more: it may be only the answer that was lost.
+          const found = await call(`/tasks/get/${this.#id}`);
+          if (found.body.deadline !== deadline) return found;
+        }
+        return call(`/tasks/${verb}/${this.#id}`, { method: "POST" });
+      });
+      changed = body;
+      this.#changes++;
       this.#show(body);
       this.focus();
     } catch (error) {
@@ -238,8 +261,8 @@ export class TaskView {
       setText(notice, error.message);
       notice.hidden = error.status === 409;
     } finally {
-      button.disabled = false;
-      this.#actions.changed();
+      button.removeAttribute("aria-disabled");
+      this.#actions.changed(changed);
     }
   }
 
@@ -247,36 +270,37 @@ export class TaskView {
     const task = this.#task;
     const kind = this.#kinds.find((one) => one.kind === task?.kind);
     if (!kind) return;
-    const names = Object.keys(kind.inputs.properties ?? {});
-    this.#actions.use(task.kind, Object.fromEntries(names.map((name) => [name, task[name]])));
+    this.#actions.use(task.kind, Object.fromEntries(inputsOf(task, kind)));
   }
 
   async #copyLink() {
-    await copy(new URL(address({ task: this.#id, kind: null, status: null }), location.href).href);
-    announce("Link copied");
-    setText(this.#parts.link, "Link copied");
+    const isCopied = await copy(new URL(address({ task: this.#id, kind: null, status: null }), location.href).href);
+    const words = isCopied ? "Link copied" : "Copy it from the address bar";
+    announce(words);
+    setText(this.#parts.link, words);
     setTimeout(() => setText(this.#parts.link, "Copy link"), 1500);
   }
 }
 
+/** What stands in an element that `drawPairs` has made. */
+const drawn = new WeakMap();
+
 /** Draw pairs anew only when they have changed: nothing that somebody selects or scrolls here is torn away. */
 function drawPairs(element, pairs, draw) {
   const elements = pairs.map((pair, number) => {
-    const drawn = JSON.stringify(pair);
+    const text = JSON.stringify(pair);
     const known = element.children[number];
-    if (known?.dataset.drawn === drawn) return known;
+    if (known && drawn.get(known) === text) return known;
     const fresh = draw(pair);
-    fresh.dataset.drawn = drawn;
+    drawn.set(fresh, text);
     return fresh;
   });
   arrange(element, elements);
 }
 
-/** The first line of the first text among the inputs, as the server makes it for lists. */
-function titleOf(task, kind) {
-  const texts = Object.keys(kind?.inputs.properties ?? {}).map((name) => task[name]);
-  const text = texts.find((value) => typeof value === "string" && value.trim());
-  return (text ?? "(no title)").trim().split("\n", 1)[0].slice(0, 200);
+/** The inputs of a task, [name, value] each, in the order of its kind's form. */
+function inputsOf(task, kind) {
+  return Object.keys(kind?.inputs.properties ?? {}).map((name) => [name, task[name]]);
 }
 
 const COMMON = new Set([
@@ -292,7 +316,7 @@ function unknown(task) {
 async function insist(work) {
   for (let number = 1; ; number++) {
     try {
-      return await work();
+      return await work(number > 1);
     } catch (error) {
       if (!(error instanceof Away) || number === TRIES) throw error;
       await new Promise((done) => setTimeout(done, PAUSE * number));

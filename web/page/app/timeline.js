@@ -54,8 +54,17 @@ function stepsOf(task) {
   const first = task.steps[0]?.started_at ?? task.started_at ?? task.completed_at;
   const began = lifeOf(task);
   const ms = first === null ? null : Math.max(0, Date.parse(first) - Date.parse(began));
-  const status = first === null ? "pending" : task.attempts === 0 ? task.status : "completed";
-  return [{ name: "wait for an engine", attempt: 1, status, started_at: began, ms, message: null }, ...task.steps];
+  const status = first === null ? "pending" : task.started_at === null ? task.status : "completed";
+  const wait = { name: "wait for an engine", attempt: 1, status, started_at: began, ms, message: null };
+  return [wait, ...task.steps.map((step, number) => closed(step, task.steps[number + 1], task))];
+}
+
+/** A step whose end nobody could report: it ended at the latest when the next one began, or the task came to its end. */
+function closed(step, next, task) {
+  const end = step.ms === null ? next?.started_at ?? task.completed_at : null;
+  if (end === null) return step;
+  const status = step.status !== "running" ? step.status : next ? "failed" : task.status;
+  return { ...step, status, ms: Math.max(0, Date.parse(end) - Date.parse(step.started_at)) };
 }
 
 /** When the task began to wait: when it was accepted, or, after somebody has retried it, when its message was sent. */

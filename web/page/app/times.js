@@ -7,8 +7,10 @@ export function now() {
   return Date.now() + skew;
 }
 
-/** Learn the server's clock from the Date of an answer (whole seconds: smaller differences say nothing). */
-export function learnTime(date) {
+/** Learn the server's clock from the Date of an answer, which took so many milliseconds to come. It is in whole seconds:
+ * smaller differences say nothing, and a slow answer says too little. */
+export function learnTime(date, milliseconds) {
+  if (milliseconds > 1000) return;
   const difference = Date.parse(date) + 500 - Date.now();
   if (Number.isFinite(difference)) skew = Math.abs(difference) > 2000 ? difference : 0;
 }

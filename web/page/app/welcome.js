@@ -19,7 +19,7 @@ export class Welcome {
     const cards = examples.slice(0, OFFERED).map((example) => {
       const [text, ...others] = Object.values(example.inputs).map(String);
       return h("li", {},
-        h("button", { type: "button", class: "example", onclick: () => send(example) },
+        h("button", { type: "button", class: "example", onclick: (event) => event.detail < 2 && send(example) },
           h("span", { class: "example-text" }, text),
           h("span", { class: "example-kind" }, [example.title, ...others].join(" · "))));
     });
