@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -66,35 +67,45 @@ def page(open_page: Callable[..., Page]) -> Page:
     return open_page()
 
 
-@pytest.fixture(scope="module", params=["embedded", "cluster"])
-def sluice(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sluice]:
-    """Sluice as `make run` starts it, and as a cluster has it; once for each file of tests."""
-    if request.param == "embedded":
-        with EmbeddedSluice(tmp_path_factory.mktemp("embedded")) as embedded:
-            yield embedded
-    else:
-        yield from _cluster(request, tmp_path_factory)
+@pytest.fixture(scope="package")
+def started() -> Iterator[Callable[[str, Callable[[], Sluice]], Sluice]]:
+    """Gives what is running under a name, and starts it when it is first asked for: a cluster takes seconds to start,
+    and the tests of many files can share one, each with a user of its own."""
+    running: dict[str, Sluice] = {}
+    with ExitStack() as stack:
+
+        def start(name: str, make: Callable[[], Sluice]) -> Sluice:
+            if name not in running:
+                running[name] = stack.enter_context(make())
+            return running[name]
+
+        yield start
 
 
 @pytest.fixture(scope="module", params=["embedded", "cluster"])
-def lasting_sluice(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sluice]:
+def sluice(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, started: Any) -> Sluice:
+    """Sluice as `make run` starts it, and as a cluster has it."""
+    if request.param == "cluster":
+        return _cluster(request, tmp_path_factory, started)
+    return started("embedded", lambda: EmbeddedSluice(tmp_path_factory.mktemp("embedded")))
+
+
+@pytest.fixture(scope="module", params=["embedded", "cluster"])
+def lasting_sluice(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, started: Any) -> Sluice:
     """The same, but what was accepted is still there after `kill` and `start`."""
-    if request.param == "embedded":
-        mongo: WireMongo = request.getfixturevalue("wire_mongo")
-        directory = tmp_path_factory.mktemp("embedded")
-        database = f"web_{os.getpid()}_{directory.name}"
-        with EmbeddedSluice(directory, MONGODB_URI=mongo.uri, MONGODB_DATABASE=database) as embedded:
-            yield embedded
-    else:
-        yield from _cluster(request, tmp_path_factory)
+    if request.param == "cluster":
+        return _cluster(request, tmp_path_factory, started)
+    mongo: WireMongo = request.getfixturevalue("wire_mongo")
+    directory = tmp_path_factory.mktemp("embedded")
+    database = f"web_{os.getpid()}_{directory.name}"
+    return started("lasting", lambda: EmbeddedSluice(directory, MONGODB_URI=mongo.uri, MONGODB_DATABASE=database))
 
 
-def _cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sluice]:
+def _cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, started: Any) -> Sluice:
     require(nginx_missing())
     rabbit: RabbitNode = request.getfixturevalue("rabbit_node")
     mongo: WireMongo = request.getfixturevalue("wire_mongo")
     for server in (rabbit, mongo):
         if not server.running:  # a test before has left it down
             server.start()
-    with ClusterSluice(tmp_path_factory.mktemp("cluster"), rabbit, mongo) as cluster:
-        yield cluster
+    return started("cluster", lambda: ClusterSluice(tmp_path_factory.mktemp("cluster"), rabbit, mongo))
