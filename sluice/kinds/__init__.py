@@ -113,8 +113,8 @@ class Kind:
             parsed = self.inputs.model_validate(inputs)
         except ValidationError as error:
             raise InvalidRequest("The task's fields are not valid.", field_errors(error)) from None
-        if _size(list(parsed.model_dump().values())) > MAX_INPUT_BYTES:
-            raise TooLarge(f"A task may hold {MAX_INPUT_BYTES // 1024} KiB of text.")
+        if (size := _size(list(parsed.model_dump().values()))) > MAX_INPUT_BYTES:
+            raise TooLarge(f"A task may hold {MAX_INPUT_BYTES} bytes of text in all, in UTF-8; this one holds {size}.")
         return parsed
 
     def inputs_of(self, document: Document) -> Inputs:

@@ -62,12 +62,12 @@ def test_counts_follow_what_happens_and_filter_the_list(sluice: Sluice, page: Pa
 
 def test_an_engine_is_seen_while_it_is_at_work(sluice: Sluice, page: Page) -> None:
     visit(page, sluice)
-    expect(engines(page)).to_have_text("No engine at work")
+    expect(engines(page)).to_have_text("Engines idle")
     slow_down(sluice, "a slow one")
     send(page, "a slow one")
     expect(engines(page)).to_have_text("1 engine at work")
     expect(row(page, "a slow one")).to_contain_text("Completed")
-    expect(engines(page)).to_have_text("No engine at work")
+    expect(engines(page)).to_have_text("Engines idle")
 
 
 def test_stand_ins_are_told_where_there_are_some(sluice: Sluice, page: Page) -> None:

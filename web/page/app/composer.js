@@ -44,7 +44,7 @@ export class Composer {
   draw(kinds) {
     const drawn = JSON.stringify(kinds);
     if (drawn === this.#drawn) return;
-    this.#drawn = drawn;
+    this.#drawn = "";
     this.#forms.clear();
     for (const { kind, inputs } of kinds) {
       const form = new Form(inputs, `input-${kind}`, () => remember(DRAFT + kind, form.draft()));
@@ -59,6 +59,7 @@ export class Composer {
     );
     const known = [this.#chosen, recall(LAST_KIND)].find((kind) => this.#forms.has(kind));
     this.#choose(known ?? kinds[0]?.kind ?? null);
+    this.#drawn = drawn;
   }
 
   /** Enter the inputs of a task, to be changed and sent. */

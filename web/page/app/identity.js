@@ -13,7 +13,8 @@ let tell = () => {};
 export function user() {
   if (current === null) {
     const known = recall(NAME);
-    current = typeof known === "string" && known !== "" ? known : newName();
+    const isName = typeof known === "string" && known.trim() !== "" && [...known].length <= MAX_LENGTH;
+    current = isName ? known : newName();
     remember(NAME, current);
   }
   return current;
@@ -68,7 +69,7 @@ function show() {
 /** What is wrong with a name, or "". The server knows best; while it is away, the form of the name must do. */
 async function check(name) {
   if (name === "") return "A name is needed.";
-  if (name.length > MAX_LENGTH) return `At most ${MAX_LENGTH} characters.`;
+  if ([...name].length > MAX_LENGTH) return `At most ${MAX_LENGTH} characters.`;
   try {
     await call(`/tasks/get?${new URLSearchParams({ user_id: name, limit: 1, view: "summary" })}`);
   } catch (error) {

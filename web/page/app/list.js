@@ -77,7 +77,7 @@ export class List {
 
   draw() {
     const here = route();
-    const { task: open, kind } = here;
+    const { kind } = here;
     if (this.#kinds.value !== (kind ?? "")) this.#kinds.value = kind ?? "";
     const query = this.#query;
     const matches = (...texts) => query === "" || texts.some((text) => text?.toLowerCase().includes(query));

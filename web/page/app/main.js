@@ -47,6 +47,7 @@ const taskActions = {
     if (isSmall.matches) go({ task: null });
     composer.use(kind, inputs);
   },
+  isOnItsWay: (id) => outbox.holds(id),
 };
 let wasAway = false;
 const heart = new Heart(beat, (state) => {
@@ -61,7 +62,7 @@ const connection = new Connection(() => {
 
 let view = null;
 let opening = null;
-let kinds = recall("kinds") ?? [];
+let kinds = [];
 let hasStarted = false;
 let counted = "";
 let looked = -Infinity;
@@ -130,9 +131,9 @@ function draw() {
 }
 
 function drawKinds(found) {
+  composer.draw(found);
   kinds = found;
   remember("kinds", kinds);
-  composer.draw(kinds);
   list.drawKinds(kinds);
   view?.drawKinds(kinds);
   showFeed();
@@ -153,6 +154,7 @@ function send({ kind, inputs, title }) {
 function onAccepted(item, task) {
   list.rename(item.key, task._id);
   if (task.user_id === user()) feed.put({ ...task, title: item.title });
+  if (view?.id === task._id) view.lookAgain();
   if (opening?.key === item.key && performance.now() < opening.until) go({ task: task._id });
   announce(`Accepted: ${item.title}`);
   draw();
@@ -190,6 +192,7 @@ function showRoute() {
   strip.onRoute();
   const isOther = task !== (view?.id ?? null);
   if (isOther) view = task === null ? null : new TaskView(task, kinds, taskActions, feed.find(task));
+  view?.refresh().then(draw, () => {}); // at once: the beat that is under way may take long
   draw();
   if (isOther) pane.scrollTop = 0;
   // On a small screen the task takes the place of the list: whoever reads with the keyboard goes with it.
@@ -215,5 +218,10 @@ wireIdentity(() => {
   showUser();
 });
 onRoute(showRoute);
-if (kinds.length > 0) drawKinds(kinds);
+try {
+  const known = recall("kinds");
+  if (known?.length > 0) drawKinds(known); // as they were the last time: the form is there at once
+} catch {
+  kinds = []; // of another release of the page; the server's come soon
+}
 showUser();

@@ -13,6 +13,9 @@ const LOOK_PAUSE = 3000;
 /** Tasks that are looked for at once. */
 const LOOKS = 10;
 
+/** What a date can be, in milliseconds (ECMAScript). */
+const LAST_MOMENT = 8.64e15;
+
 const PREFIX = "outbox.";
 
 /** An item is {key, user, kind, inputs, title, at, state}: `waiting` to be accepted; `accepted`, with its `id`, until it
@@ -50,8 +53,10 @@ export class Outbox {
 
   /** What the list shows: items that the server does not have yet, newest first. `why` says what they wait for. */
   waiting(user) {
-    const shown = [...this.#items.values()].filter((item) => item.user === user && ["waiting", "refused"].includes(item.state));
-    return shown.sort((one, other) => other.at - one.at).map((item) => ({ ...item, why: this.#trials.get(item.key)?.why }));
+    const shown = [...this.#items.values()].filter(({ user: owner, state, missed }) =>
+      owner === user && (state === "waiting" || state === "refused" || (state === "accepted" && missed > 0)));
+    const whyOf = ({ key, state }) => (state === "accepted" ? "The server has lost it." : this.#trials.get(key)?.why);
+    return shown.sort((one, other) => other.at - one.at).map((item) => ({ ...item, why: whyOf(item) }));
   }
 
   get isBusy() {
@@ -63,6 +68,11 @@ export class Outbox {
     const item = { key: newKey(), user, kind, inputs, title, at: now(), state: "waiting" };
     this.#keep(item);
     return item.key;
+  }
+
+  /** Whether a task is still looked after here: not known to be done, and sent again if the server has lost it. */
+  holds(id) {
+    return [...this.#items.values()].some((item) => item.id === id && item.state !== "unwanted");
   }
 
   /** What has become of an item: undefined once it is gone. */
@@ -166,6 +176,7 @@ export class Outbox {
       if (!(error instanceof Refused) || error.status !== 404) return;
       item.missed = (item.missed ?? 0) + 1; // once may be a task that only the queue has, and the database not yet
       if (item.missed > 1) this.#keep({ ...item, state: "waiting", missed: 0 });
+      else this.#changed();
     }
   }
 
@@ -180,8 +191,10 @@ export class Outbox {
   #take(name) {
     const key = name.slice(PREFIX.length);
     const item = recall(name);
-    const isItem = item?.key === key && STATES.has(item.state) && Number.isFinite(item.at)
-      && typeof item.user === "string" && typeof item.kind === "string" && typeof item.inputs === "object";
+    const texts = [item?.user, item?.kind, item?.title, item?.state === "accepted" ? item.id : ""];
+    const isItem = item?.key === key && STATES.has(item.state) && Math.abs(item.at) <= LAST_MOMENT
+      && texts.every((text) => typeof text === "string") && item.inputs !== null && typeof item.inputs === "object"
+      && (item.state !== "refused" || Array.isArray(item.problem?.errors));
     if (isItem) this.#items.set(key, item);
     else this.#items.delete(key);
   }

@@ -58,7 +58,7 @@ export class Strip {
       const isMore = status === null ? STATUSES.some((one) => tasks[one] >= MAX_COUNT) : number >= MAX_COUNT;
       setText(count, `${number.toLocaleString()}${isMore ? "+" : ""}`);
     }
-    setText(this.#engines, engines === 0 ? "No engine at work" : `${engines} ${engines === 1 ? "engine" : "engines"} at work`);
+    setText(this.#engines, engines === 0 ? "Engines idle" : `${engines} ${engines === 1 ? "engine" : "engines"} at work`);
     this.#engines.classList.toggle("active", engines > 0);
     const stands = Object.entries(standIns);
     this.#standIn.hidden = stands.length === 0;

@@ -28,6 +28,7 @@ export class TaskView {
   #isWhole = false;
   #missedAt = -Infinity;
   #changes = 0;
+  #reading = null;
   #timeline = new Timeline();
   #outputs = new Outputs();
   #parts;
@@ -61,14 +62,25 @@ export class TaskView {
     this.#parts.title.focus({ preventScroll: true });
   }
 
+  /** A task that was missed has come back. */
+  lookAgain() {
+    this.#missedAt = -Infinity;
+  }
+
   /** Read the task again. Throws Away. */
-  async refresh() {
+  refresh() {
+    this.#reading ??= this.#read().finally(() => (this.#reading = null));
+    return this.#reading;
+  }
+
+  async #read() {
     if (!ID.test(this.#id)) return this.#miss();
     if (performance.now() - this.#missedAt < MISSING_PAUSE) return;
     const changes = this.#changes;
     try {
       const isNew = await this.#resource.read();
       this.#parts.notice.hidden = true;
+      this.#missedAt = -Infinity;
       if (!isNew) return;
     } catch (error) {
       if (!(error instanceof Refused)) throw error;
@@ -88,7 +100,7 @@ export class TaskView {
   }
 
   tick() {
-    if (!this.#task) return;
+    if (!this.#task || this.#missedAt > 0) return;
     this.#drawTimes();
     this.#timeline.tick();
     if (this.#task.status === "pending") this.#drawState();
@@ -199,7 +211,7 @@ export class TaskView {
       say("waiting", "Kept, and waiting for the queue.", "The queue is away just now. The task is sent to it as soon as it is back.");
     } else if (task.status === "pending") {
       const waited = now() - Date.parse(task.queued_at);
-      say("waiting", "Waiting for an engine.", waited > 5000 ? "Engines are started while there is work. The first one takes some seconds." : null);
+      say("waiting", "Waiting for an engine.", waited > 5000 ? "The engines are busy with other tasks, or one is being started." : null);
     } else {
       say("none", null);
     }
@@ -222,15 +234,19 @@ export class TaskView {
 
   #miss() {
     this.#missedAt = performance.now();
-    const { notice, cancel, retry } = this.#parts;
+    const { notice, cancel, retry, progress, use } = this.#parts;
+    const isOnItsWay = this.#actions.isOnItsWay(this.#id);
     if (this.#task === null) {
       setText(this.#parts.title, "There is no such task");
       setText(notice, "The server does not know a task with this address. Look whether the link is complete.");
+    } else if (isOnItsWay) {
+      setText(notice, "The server has lost this task. It is sent again, by itself.");
     } else {
       setText(notice, "The server does not know this task any more; this is what it was. Use it as a new task to have it done again.");
     }
     cancel.hidden = retry.hidden = true;
-    this.#parts.use.hidden = this.#task === null;
+    use.hidden = this.#task === null || isOnItsWay;
+    setAttribute(progress, "data-idle", true);
     notice.hidden = false;
   }
 
@@ -260,6 +276,7 @@ export class TaskView {
       // A conflict means that it has moved on meanwhile: the next look shows where.
       setText(notice, error.message);
       notice.hidden = error.status === 409;
+      if (error.status === 409) this.refresh().catch(() => {}); // nobody needs to know twice that the server is away
     } finally {
       button.removeAttribute("aria-disabled");
       this.#actions.changed(changed);
