@@ -10,7 +10,7 @@ LIGHTHOUSE := bench/lighthouse/node_modules/.ready
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check chaos fuzz format web vendor lighthouse clean
+.PHONY: help run test check chaos fuzz format web vendor lighthouse screenshots clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -47,9 +47,12 @@ vendor: ## copy what the page takes from others, in the versions of web/package-
 lighthouse: $(TEST_READY) $(LIGHTHOUSE) ## measure the page as in production, on a phone and on a desk; RUNS=3
 	@$(BIN)/python -m bench.lighthouse.run $(if $(RUNS),--runs $(RUNS))
 
+screenshots: $(TEST_READY) ## pictures of the page in each of its states, in docs/pictures
+	@$(BIN)/python -m tests.web.screenshots
+
 clean: ## remove what these commands made
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
-	rm -rf web/node_modules web/dist bench/lighthouse/node_modules
+	rm -rf web/node_modules web/dist bench/lighthouse/node_modules docs/pictures/all
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:

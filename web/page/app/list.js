@@ -51,6 +51,11 @@ export class List {
     this.draw();
   }
 
+  /** Go to the row of a task, where it is in the list. */
+  focus(id) {
+    this.#rows.get(id)?.focus();
+  }
+
   /** What was just sent must be seen. */
   clearSearch() {
     this.#search.value = "";
@@ -158,6 +163,10 @@ class Row {
     }
     this.tick();
     return this;
+  }
+
+  focus() {
+    this.#link.focus();
   }
 
   /** An item of the outbox. */

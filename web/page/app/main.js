@@ -190,7 +190,8 @@ function showRoute() {
   const { task } = route();
   showFeed();
   strip.onRoute();
-  const isOther = task !== (view?.id ?? null);
+  const before = view?.id ?? null;
+  const isOther = task !== before;
   if (isOther) view = task === null ? null : new TaskView(task, kinds, taskActions, feed.find(task));
   view?.refresh().then(draw, () => {}); // at once: the beat that is under way may take long
   draw();
@@ -200,6 +201,7 @@ function showRoute() {
     scrollTo(0, 0);
     view.focus();
   }
+  if (isOther && view === null && isSmall.matches) list.focus(before);
   heart.now();
 }
 

@@ -16,6 +16,8 @@ const LOOKS = 10;
 /** What a date can be, in milliseconds (ECMAScript). */
 const LAST_MOMENT = 8.64e15;
 
+const NOT_HELD = { why: undefined, until: 0 };
+
 const PREFIX = "outbox.";
 
 /** An item is {key, user, kind, inputs, title, at, state}: `waiting` to be accepted; `accepted`, with its `id`, until it
@@ -30,7 +32,7 @@ export class Outbox {
   #changed;
   #accepted;
   #sending = null;
-  #notBefore = 0;
+  #held = NOT_HELD;
   #looked = -Infinity;
   #timer = null;
 
@@ -55,7 +57,7 @@ export class Outbox {
   waiting(user) {
     const shown = [...this.#items.values()].filter(({ user: owner, state, missed }) =>
       owner === user && (state === "waiting" || state === "refused" || (state === "accepted" && missed > 0)));
-    const whyOf = ({ key, state }) => (state === "accepted" ? "The server has lost it." : this.#trials.get(key)?.why);
+    const whyOf = ({ key, state }) => (state === "accepted" ? "The server has lost it." : this.#trials.get(key)?.why ?? this.#held.why);
     return shown.sort((one, other) => other.at - one.at).map((item) => ({ ...item, why: whyOf(item) }));
   }
 
@@ -90,14 +92,14 @@ export class Outbox {
   /** Send what waits, oldest first. */
   flush() {
     clearTimeout(this.#timer);
-    this.#notBefore = 0;
+    this.#held = NOT_HELD;
     this.#trials.forEach((trial) => (trial.notBefore = 0));
     return this.#send();
   }
 
   /** The same, but what has failed keeps its pause. */
   resume() {
-    return performance.now() < this.#notBefore ? Promise.resolve() : this.#send();
+    return performance.now() < this.#held.until ? Promise.resolve() : this.#send();
   }
 
   #send() {
@@ -112,16 +114,17 @@ export class Outbox {
       try {
         await this.#deliver(item);
         this.#trials.delete(item.key);
+        this.#held = NOT_HELD;
       } catch (error) {
         if (!(error instanceof Away)) throw error;
         const pause = Math.min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** trial.number++) * (0.75 + Math.random() / 2);
         trial.why = error.message;
         trial.notBefore = performance.now() + Math.max(pause, error.after * 1000);
-        this.#changed();
         // Nobody answers: the others can wait as well. An answer may be about this one only.
-        if (!error.isAnswer) this.#notBefore = trial.notBefore;
+        if (!error.isAnswer) this.#held = { why: error.message, until: trial.notBefore };
         clearTimeout(this.#timer);
         this.#timer = setTimeout(() => this.resume(), trial.notBefore - performance.now());
+        this.#changed();
         if (!error.isAnswer) return;
       }
     }
@@ -134,20 +137,19 @@ export class Outbox {
         body: { ...item.inputs, user_id: item.user, kind: item.kind },
         headers: { "Idempotency-Key": item.key },
       });
-      if (this.#items.get(item.key)?.state === "waiting") {
+      const state = this.#items.get(item.key)?.state; // another tab may have been faster
+      if (state === "waiting") {
         this.#keep({ ...item, state: "accepted", id: body._id });
         this.#accepted(item, body);
-        return;
       }
-      await call(`/tasks/cancel/${body._id}`, { method: "POST" });
+      if (state === "unwanted") await call(`/tasks/cancel/${body._id}`, { method: "POST" });
     } catch (error) {
       if (!(error instanceof Refused)) throw error;
       if (this.#items.get(item.key)?.state === "waiting") {
         this.#keep({ ...item, state: "refused", problem: { detail: error.message, errors: error.errors } });
-        return;
       }
     }
-    this.#remove(item.key);
+    if (this.#items.get(item.key)?.state === "unwanted") this.#remove(item.key);
   }
 
   /** Let go of what is done, and look for what the list does not show: what the server no longer knows (one that keeps
