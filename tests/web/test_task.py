@@ -13,7 +13,7 @@ import pytest
 from playwright.sync_api import Locator, Page, Route
 
 from tests.e2e.embedded import ROOT
-from tests.web.actors import LIST, box, expect, newcomer, rows, soon, status, visit
+from tests.web.actors import KINDS, LIST, box, expect, newcomer, rows, soon, status, visit
 from tests.web.noise import Noise
 from tests.web.sluices import ClusterSluice, Sluice
 
@@ -361,6 +361,20 @@ def test_use_as_a_new_task_fills_the_form_of_its_kind(sluice: Sluice, page: Page
     expect(rows(page)).to_have_count(2)
     expect(status(page)).to_have_text("Completed")
     assert sluice.task(id_in(page))["text"] == text
+
+
+def test_a_task_that_is_there_before_the_kinds_are_known_is_drawn_by_its_kind(sluice: Sluice, page: Page) -> None:
+    user = newcomer()
+    task = sluice.add(user)
+    sluice.done(task)
+    held: list[Route] = []
+    page.route(KINDS, lambda route: held.append(route))
+    page.goto(f"{sluice.url}/?task={task}")
+    expect(status(page)).to_have_text("Completed")
+    soon(page, lambda: held)
+    held[0].continue_()
+    expect(page.get_by_role("region", name="Code", exact=True)).to_have_count(1)
+    expect(page.locator(".block")).to_have_count(1)
 
 
 def test_there_is_advice_for_every_error_code_and_for_no_other() -> None:

@@ -15,7 +15,7 @@ export class Outputs {
   show(task, schema) {
     const facts = [];
     const shown = [];
-    const outputs = Object.entries(schema?.properties ?? {});
+    const outputs = Object.entries(schema.properties ?? {});
     for (const [name, property] of outputs) {
       const value = task[name];
       const label = property.title ?? name.replaceAll("_", " ");
@@ -36,8 +36,9 @@ export class Outputs {
   }
 
   #block(name, label) {
-    if (!this.#blocks.has(name)) this.#blocks.set(name, new Block(label));
-    return this.#blocks.get(name);
+    const key = `${name} ${label}`;
+    if (!this.#blocks.has(key)) this.#blocks.set(key, new Block(label));
+    return this.#blocks.get(key);
   }
 }
 

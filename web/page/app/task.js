@@ -175,7 +175,7 @@ export class TaskView {
     this.#drawTimes();
     if (this.#isWhole) this.#timeline.show(task);
     this.#drawState();
-    if (this.#isWhole) this.#drawInputsAndFacts(task, kind, this.#outputs.show({ ...task, title }, kind?.outputs ?? unknown(task)));
+    if (this.#isWhole) this.#drawInputsAndFacts(task, kind, this.#outputs.show({ ...task, title }, kind?.outputs ?? (this.#kinds.length > 0 ? unknown(task) : {})));
   }
 
   #drawTimes() {
