@@ -114,7 +114,8 @@ class Kind:
         except ValidationError as error:
             raise InvalidRequest("The task's fields are not valid.", field_errors(error)) from None
         if (size := _size(list(parsed.model_dump().values()))) > MAX_INPUT_BYTES:
-            raise TooLarge(f"A task may hold {MAX_INPUT_BYTES} bytes of text in all, in UTF-8; this one holds {size}.")
+            limit = f"{MAX_INPUT_BYTES // 1024} KiB of text ({MAX_INPUT_BYTES} bytes in UTF-8)"
+            raise TooLarge(f"A task may hold {limit}; this one holds {size}.")
         return parsed
 
     def inputs_of(self, document: Document) -> Inputs:

@@ -13,7 +13,7 @@ from tests.web.sluices import ClusterSluice, Sluice
 
 
 def engines(page: Page) -> Locator:
-    return page.get_by_role("banner").get_by_text(re.compile("at work$"))
+    return page.get_by_role("banner").get_by_text(re.compile("(at work|idle)$"))
 
 
 def name(page: Page) -> Locator:

@@ -174,7 +174,7 @@ function showUser() {
   list.show(user());
   strip.show(user());
   statuses = new Map();
-  counted = "";
+  looked = -Infinity;
   showRoute();
 }
 
