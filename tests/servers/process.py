@@ -15,6 +15,9 @@ from tests.servers import guardian
 #: Pause between two looks at whether a server is ready.
 POLL_SECONDS = 0.05
 
+#: How long a signal may take to stop every thread.
+FREEZE_SECONDS = 2.0
+
 
 class ServerStartError(Exception):
     """The server ended, or was not ready in time; the message ends with the tail of its log."""
@@ -145,6 +148,9 @@ class ServerProcess:
         """Stops every one of its processes where it stands: connections stay open and nothing answers."""
         self._signal_group(signal.SIGSTOP)
         self._frozen = True
+        deadline = time.monotonic() + FREEZE_SECONDS
+        while not self._stands_still() and time.monotonic() < deadline:
+            time.sleep(0.001)  # a busy machine gives a thread the signal when it is its turn
 
     def thaw(self) -> None:
         """Lets frozen processes go on."""
@@ -186,6 +192,16 @@ class ServerProcess:
             return self.ready()
         except OSError:
             return False
+
+    def _stands_still(self) -> bool:
+        """Whether each thread of its first process is stopped (proc(5), the state after the name in parentheses)."""
+        try:
+            states = [
+                path.read_text().rpartition(")")[2].split()[0] for path in Path(f"/proc/{self.pid}/task").glob("*/stat")
+            ]
+        except OSError:
+            return False
+        return all(state in "Tt" for state in states)
 
     def _signal_group(self, number: signal.Signals) -> None:
         # Once killed and waited for, its number may be somebody else's.
