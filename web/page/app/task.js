@@ -172,6 +172,7 @@ export class TaskView {
     cancel.hidden = isFinished(task);
     retry.hidden = !["failed", "cancelled"].includes(task.status);
     this.#parts.use.hidden = !kind;
+    this.#parts.use.disabled = !this.#isWhole; // the list does not know the inputs
     this.#drawTimes();
     if (this.#isWhole) this.#timeline.show(task);
     this.#drawState();
