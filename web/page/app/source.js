@@ -6,7 +6,7 @@ import { arrange, h } from "./dom.js";
 /** Characters up to which a text is coloured. */
 const COLOURED = 100_000;
 
-/** Other names that people and kinds use, by the names of highlight.js; null where it has nothing to colour. */
+/** Other names that people and kinds use, by the names of highlight.js. */
 const NAMES = {
   "c++": "cpp", "c#": "csharp", cs: "csharp", golang: "go", html: "xml", js: "javascript", jsx: "javascript", kt: "kotlin",
   node: "javascript", "node.js": "javascript", nodejs: "javascript", ps1: "powershell", py: "python", python3: "python",
