@@ -42,7 +42,9 @@ class Queue:
 class Topology:
     """All queues: the tasks, the dead letters, one wait queue for each pause, and what can't be read."""
 
-    def __init__(self, name: str = "tasks", ttl_seconds: int = 300) -> None:
+    def __init__(self, name: str = "tasks", ttl_seconds: int = 300, *, is_ours: bool = True) -> None:
+        """`is_ours` is False where somebody else declares the queues: then they are only looked for."""
+        self.is_ours = is_ours
         self.tasks = Queue(name, ttl_seconds=ttl_seconds, dead_letters_to=f"{name}.dead", delivery_limit=DELIVERY_LIMIT)
         self.dead = Queue(f"{name}.dead", delivery_limit=NO_DELIVERY_LIMIT)
         self.unreadable = Queue(f"{name}.unreadable", ttl_seconds=UNREADABLE_SECONDS, max_length=UNREADABLE_LIMIT)

@@ -109,4 +109,4 @@ def open_broker(settings: Settings, store: MongoTaskStore, role: str) -> RabbitT
 
 
 def topology(settings: Settings) -> Topology:
-    return Topology(settings.task_queue, settings.task_ttl_seconds)
+    return Topology(settings.task_queue, settings.task_ttl_seconds, is_ours=settings.declare_queues)

@@ -38,6 +38,9 @@ class Settings(BaseModel):
     task_queue: str = Field(
         "tasks", description="The queue; the others are named after it.", pattern=r"^[a-z0-9][a-z0-9.-]*$"
     )
+    declare_queues: bool = Field(
+        True, description="Whether to declare the queues. `false` where they are made otherwise, and nobody else may."
+    )
     task_ttl_seconds: int = Field(300, description="How long after its acceptance a task may still be started.", ge=1)
     store_timeout_seconds: float = Field(2.0, description="How long one database operation may take.", gt=0)
     publish_timeout_seconds: float = Field(2.0, description="How long the queue may take to confirm a task.", gt=0)

@@ -23,10 +23,15 @@ def fences(text: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", text, re.M | re.S)
 
 
+def _written(default: object) -> str:
+    """A setting as one writes it in the environment."""
+    return str(default).lower() if isinstance(default, bool) else str(default)
+
+
 def test_the_readme_lists_every_setting_with_its_default() -> None:
     rows = re.findall(r"^\| `([A-Z_]+)` \| (.*?) \| (.*?) \|$", (ROOT / "README.md").read_text(), re.M)
     expected = [
-        (name.upper(), "" if field.default is None else f"`{field.default}`", field.description)
+        (name.upper(), "" if field.default is None else f"`{_written(field.default)}`", field.description)
         for name, field in Settings.model_fields.items()
     ]
     assert rows == expected

@@ -169,7 +169,8 @@ class Link:
         connection.ioloop.stop()
 
     def _set_up(self, connection: pika.SelectConnection) -> None:
-        """Declare the queues on a channel of its own: RabbitMQ closes it when a queue exists with other arguments."""
+        """Declare the queues, or look for them, on a channel of its own: RabbitMQ closes it when a queue exists with
+        other arguments, or is missing."""
 
         def declare_all(channel: Channel) -> None:
             channel.add_on_close_callback(closed)
@@ -188,7 +189,8 @@ class Link:
                 self._foreign.clear()  # a queue that was used as it was is gone: ours can be declared
             if code != _PRECONDITION_FAILED:
                 if not self._opened:
-                    log.error("the queues can't be declared: %s", short(reason))
+                    wish = "declared" if self._topology.is_ours else "found"
+                    log.error("the queues can't be %s: %s", wish, short(reason))
                     self.reset()
                 return
             name = re.search(r"for queue '([^']*)'", str(reason))

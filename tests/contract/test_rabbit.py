@@ -277,3 +277,31 @@ def test_a_foreign_queue_that_is_deleted_is_replaced_by_ours(rabbit: RabbitNode,
     with pika.BlockingConnection(pika.URLParameters(rabbit.url)) as connection:
         connection.channel().queue_delete(broker.topology.tasks.name)
     eventually(lambda: _can_send(broker), 10)
+
+
+@pytest.fixture
+def least(rabbit: RabbitNode) -> Iterator[str]:
+    """The URL of a user who may read and write, but declare nothing."""
+    rabbit.ctl("add_user", "least", "secret")
+    rabbit.ctl("set_permissions", "least", "^$", ".*", ".*")
+    yield rabbit.url.replace("guest:guest", "least:secret")
+    rabbit.ctl("delete_user", "least")
+
+
+def test_queues_that_somebody_else_declares_are_used_without_the_right_to_declare(
+    rabbit: RabbitNode, make_broker: MakeBroker, least: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    ours = make_broker()
+    theirs = RabbitTaskBroker(least, Topology(ours.topology.tasks.name, is_ours=False))
+    deliveries: list[Delivery] = []
+    consumer = theirs.consume(10, deliveries.append, lambda _: None)
+    try:
+        with caplog.at_level(logging.ERROR, "sluice.rabbit"):
+            eventually(lambda: "the queues can't be found" in caplog.text)
+        assert not consumer.is_consuming, "nobody has declared them yet"
+        send(ours, "one")
+        eventually(lambda: len(deliveries) == 1)
+        eventually(lambda: _can_send(theirs))
+        assert theirs.ready(theirs.topology.tasks) == 0
+    finally:
+        theirs.close()
