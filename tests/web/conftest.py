@@ -82,18 +82,18 @@ def started() -> Iterator[Callable[[str, Callable[[], Sluice]], Sluice]]:
         yield start
 
 
-@pytest.fixture(scope="module", params=["embedded", "cluster"])
+@pytest.fixture(scope="module")
 def sluice(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, started: Any) -> Sluice:
-    """Sluice as `make run` starts it, and as a cluster has it."""
-    if request.param == "cluster":
+    """Sluice as a cluster has it; for a test with the mark `both`, as `make run` starts it too."""
+    if getattr(request, "param", "cluster") == "cluster":
         return _cluster(request, tmp_path_factory, started)
     return started("embedded", lambda: EmbeddedSluice(tmp_path_factory.mktemp("embedded")))
 
 
-@pytest.fixture(scope="module", params=["embedded", "cluster"])
+@pytest.fixture(scope="module")
 def lasting_sluice(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, started: Any) -> Sluice:
     """The same, but what was accepted is still there after `kill` and `start`."""
-    if request.param == "cluster":
+    if getattr(request, "param", "cluster") == "cluster":
         return _cluster(request, tmp_path_factory, started)
     mongo: WireMongo = request.getfixturevalue("wire_mongo")
     directory = tmp_path_factory.mktemp("embedded")

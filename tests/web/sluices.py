@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import httpx2
+import pytest
 
 from offline_model import OfflineModel
 from tests.e2e.embedded import Embedded
@@ -16,6 +17,10 @@ from tests.servers.process import ServerProcess
 from tests.servers.rabbit import RabbitNode
 from tests.servers.wire_mongo import WireMongo
 from tests.waiting import eventually
+
+#: For tests that both ways to start Sluice are to pass.
+both = pytest.mark.parametrize("sluice", ["embedded", "cluster"], indirect=True, scope="module")
+both_lasting = pytest.mark.parametrize("lasting_sluice", ["embedded", "cluster"], indirect=True, scope="module")
 
 
 class Sluice(ABC):

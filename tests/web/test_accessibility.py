@@ -17,8 +17,6 @@ from tests.web.sluices import ClusterSluice, Sluice
 
 Open = Callable[..., Page]
 
-scripted = pytest.mark.parametrize("sluice", ["cluster"], indirect=True)
-
 DESK: dict[str, Any] = {"viewport": {"width": 1280, "height": 800}}
 PHONE: dict[str, Any] = {"viewport": {"width": 360, "height": 740}}
 
@@ -26,7 +24,6 @@ PHONE: dict[str, Any] = {"viewport": {"width": 360, "height": 740}}
 FIRST_LOAD = 150_000
 
 
-@scripted
 @pytest.mark.parametrize(
     "options",
     [{**DESK, "color_scheme": "light"}, {**PHONE, "color_scheme": "dark"}],
@@ -118,9 +115,8 @@ class Keyboard:
         pytest.fail(f"no way to {name}: {passed}")
 
 
-def test_everything_can_be_done_with_the_keyboard_alone(sluice: Sluice, page: Page) -> None:
-    if isinstance(sluice, ClusterSluice):
-        sluice.model.script([{"match": "keys", "seconds": 30}])
+def test_everything_can_be_done_with_the_keyboard_alone(sluice: ClusterSluice, page: Page) -> None:
+    sluice.model.script([{"match": "keys", "seconds": 30}])
     user = newcomer()
     sluice.done(sluice.add(user, kind="message", text="An old one"))
     visit(page, sluice, user)
@@ -191,7 +187,6 @@ LISTEN = """() => {
 }"""
 
 
-@scripted
 def test_what_happens_is_announced(sluice: ClusterSluice, page: Page) -> None:
     sluice.model.script([{"match": "badly", "fault": "refuse"}])
     visit(page, sluice)
@@ -264,7 +259,6 @@ def too_wide(page: Page) -> list[str]:
     )
 
 
-@scripted
 def test_nothing_moves_for_those_who_do_not_want_it(sluice: ClusterSluice, open_page: Open) -> None:
     sluice.model.script([{"match": "moving", "seconds": 60}])
     user = newcomer()
@@ -280,7 +274,6 @@ def test_nothing_moves_for_those_who_do_not_want_it(sluice: ClusterSluice, open_
     sluice.post(f"/tasks/cancel/{task}")
 
 
-@scripted
 def test_a_first_visit_transfers_little(sluice: ClusterSluice, page: Page) -> None:
     user = newcomer()
     task = sluice.add(user)

@@ -82,7 +82,6 @@ def sluice_title(text: str) -> str:
     return text.splitlines()[0][:200]
 
 
-@pytest.mark.parametrize("sluice", ["cluster"], indirect=True)
 def test_what_models_answer_is_shown_as_they_answered(sluice: ClusterSluice, page: Page) -> None:
     fence = "`" * 4
     answers = {name: f"{fence}html\n{text}\n{fence}" for name, text in TEXTS.items()}

@@ -27,7 +27,9 @@ from tests.web.actors import (
     tasks_of,
     visit,
 )
-from tests.web.sluices import ClusterSluice, Sluice
+from tests.web.sluices import ClusterSluice, Sluice, both
+
+pytestmark = both
 
 STATUSES = ["pending", "running", "completed", "failed", "cancelled"]
 

@@ -14,7 +14,7 @@ from playwright.sync_api import Locator, Page, Request, Route
 from tests.waiting import eventually
 from tests.web.actors import ADD, LIST, box, expect, row, rows, soon, status, tasks_of, visit
 from tests.web.noise import Noise
-from tests.web.sluices import ClusterSluice, Sluice
+from tests.web.sluices import ClusterSluice, Sluice, both_lasting
 
 Open = Callable[..., Page]
 
@@ -49,6 +49,7 @@ def dead(sluice: Sluice) -> Iterator[None]:
         sluice.start()
 
 
+@both_lasting
 def test_an_open_page_outlives_its_server(lasting_sluice: Sluice, open_page: Open, noise: Noise) -> None:
     """And so does what was sent meanwhile, from a page that is open all the time and from one that is not."""
     sluice = lasting_sluice

@@ -7,9 +7,10 @@ from playwright.sync_api import Page, expect
 
 from tests.waiting import eventually
 from tests.web.noise import Noise
-from tests.web.sluices import Sluice
+from tests.web.sluices import Sluice, both
 
 
+@both
 def test_the_page_loads_and_complains_of_nothing(sluice: Sluice, page: Page) -> None:
     answer = page.goto(f"{sluice.url}/")
     assert answer is not None
@@ -19,6 +20,7 @@ def test_the_page_loads_and_complains_of_nothing(sluice: Sluice, page: Page) -> 
     page.wait_for_load_state("networkidle")
 
 
+@both
 def test_the_functions_answer_on_the_same_origin(sluice: Sluice) -> None:
     task = sluice.add("ada")
     assert sluice.done(task)["status"] == "completed"

@@ -9,7 +9,7 @@ from playwright.sync_api import Locator, Page
 
 from tests.web.actors import add_slow, chip, expect, newcomer, row, rows, send, slow_down, visit
 from tests.web.noise import Noise
-from tests.web.sluices import ClusterSluice, Sluice
+from tests.web.sluices import ClusterSluice, Sluice, both
 
 
 def engines(page: Page) -> Locator:
@@ -70,6 +70,7 @@ def test_an_engine_is_seen_while_it_is_at_work(sluice: Sluice, page: Page) -> No
     expect(engines(page)).to_have_text("Engines idle")
 
 
+@both
 def test_stand_ins_are_told_where_there_are_some(sluice: Sluice, page: Page) -> None:
     visit(page, sluice)
     expect(engines(page)).to_be_visible()

@@ -21,9 +21,6 @@ Open = Callable[..., Page]
 
 PHONE = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True}
 
-#: For tests that need a model that does as it is told.
-scripted = pytest.mark.parametrize("sluice", ["cluster"], indirect=True)
-
 
 def button(page: Page, name: str) -> Locator:
     return page.get_by_role("button", name=name, exact=True)
@@ -108,7 +105,6 @@ def test_the_offline_models_code_is_seen_before_it_is_whole(sluice: Sluice, page
     pytest.fail("it was never seen growing")
 
 
-@scripted
 def test_code_grows_line_by_line_and_what_is_selected_stays_selected(sluice: ClusterSluice, page: Page) -> None:
     user = newcomer()
     lines = [f"value_{number} = {number}  # the {number}th" for number in range(60)]
@@ -140,7 +136,6 @@ def test_code_grows_line_by_line_and_what_is_selected_stays_selected(sluice: Clu
     assert shown_code(page) == sluice.task(task)["code"]
 
 
-@scripted
 def test_copy_gives_exactly_the_code_also_without_a_clipboard(
     sluice: ClusterSluice, page: Page, open_page: Open
 ) -> None:
@@ -199,9 +194,8 @@ def test_a_download_is_named_after_the_task_and_its_language(sluice: Sluice, pag
         assert (tmp_path / language).read_bytes().decode() == codes[language]
 
 
-def test_a_running_task_is_cancelled_at_once(sluice: Sluice, page: Page) -> None:
-    if isinstance(sluice, ClusterSluice):
-        sluice.model.script([{"match": "cancelled", "seconds": 60}])
+def test_a_running_task_is_cancelled_at_once(sluice: ClusterSluice, page: Page) -> None:
+    sluice.model.script([{"match": "cancelled", "seconds": 60}])
     visit(page, sluice)
     box(page, "Objective").fill("Soon to be cancelled")
     button(page, "Send").click()
@@ -215,7 +209,6 @@ def test_a_running_task_is_cancelled_at_once(sluice: Sluice, page: Page) -> None
     expect(button(page, "Retry")).to_be_visible()
 
 
-@scripted
 def test_a_failed_task_says_why_and_what_to_do_and_is_done_when_retried(sluice: ClusterSluice, page: Page) -> None:
     user = newcomer()
     sluice.model.script([{"match": "unwanted", "fault": "refuse", "times": 1}])
@@ -238,7 +231,6 @@ def test_a_failed_task_says_why_and_what_to_do_and_is_done_when_retried(sluice: 
     assert shown_code(page) == sluice.task(task)["code"] != ""
 
 
-@scripted
 def test_a_task_that_is_tried_again_by_itself_says_when(sluice: ClusterSluice, page: Page) -> None:
     user = newcomer()
     sluice.model.script([{"match": "busy", "fault": "status", "status": 429, "retry_after": 6, "times": 1}])
