@@ -11,9 +11,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
 .PHONY: help run test check chaos fuzz format web vendor lighthouse screenshots clean
+.PHONY: images secrets cluster-up deploy update status logs shell cluster-down load scaling try-images control-plane
 
 help: ## what can be made
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
 
 run: $(RUN_READY) ## Sluice in one process on PORT (8080), with no services
 	@exec $(BIN)/python -m embedded
@@ -49,6 +50,33 @@ lighthouse: $(TEST_READY) $(LIGHTHOUSE) ## measure the page as in production, on
 
 screenshots: $(TEST_READY) ## pictures of the page in each of its states, in docs/pictures
 	@$(BIN)/python -m tests.web.screenshots
+
+images: ## the images, with docker or buildah; BASE=debian without a registry, TAG=…
+	@k8s/commands/images
+
+secrets: ## make the Secrets that are missing in the cluster; ROTATE=engine, PRINT=1
+	@k8s/commands/secrets
+
+cluster-up: ## Sluice in a kind cluster on this machine; HTTP_PORT=8080 where 80 is taken
+	@k8s/commands/cluster-up
+
+deploy: ## bring the cluster to what OVERLAY (local) says; TAG=…
+	@k8s/commands/deploy
+
+update: ## new code into the running cluster, and nothing else; TAG=… of pushed images
+	@k8s/commands/update
+
+status: ## pods, replicas, queues and tasks in one table
+	@k8s/commands/status
+
+logs: ## what the parts say; OF=engine SINCE=1h
+	@k8s/commands/logs
+
+shell: ## a shell in a pod; OF=add-task
+	@k8s/commands/shell
+
+cluster-down: ## remove the kind cluster that cluster-up made
+	@k8s/commands/cluster-down
 
 clean: ## remove what these commands made
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info

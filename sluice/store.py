@@ -167,12 +167,13 @@ class MongoTaskStore:
             return tasks, None
         return tasks[:limit], cursor_of(tasks[limit - 1])
 
-    def count_by_status(self, user_id: str, at_most: int) -> dict[Status, int]:
-        """How many tasks of each status a user has. No count goes on beyond `at_most`, so that none takes long."""
+    def count_by_status(self, user_id: str | None, at_most: int) -> dict[Status, int]:
+        """How many tasks of each status a user has, or all users have (None). No count goes on beyond `at_most`, so
+        that none takes long."""
+        whose: Document = {} if user_id is None else {"user_id": user_id}
         with self._answering():
             return {
-                status: self._tasks.count_documents({"user_id": user_id, "status": status}, limit=at_most)
-                for status in STATUSES
+                status: self._tasks.count_documents({**whose, "status": status}, limit=at_most) for status in STATUSES
             }
 
     def count_engines(self) -> int:

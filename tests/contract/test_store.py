@@ -278,6 +278,7 @@ def test_the_tasks_of_a_user_are_counted_by_status_up_to_a_limit(store: MongoTas
     assert store.count_by_status("ada", 10) == {**dict.fromkeys(STATUSES, 0), "failed": 6, "cancelled": 1}
     assert store.count_by_status("ada", 3) == {**dict.fromkeys(STATUSES, 0), "failed": 3, "cancelled": 1}
     assert store.count_by_status("bob", 3) == {**dict.fromkeys(STATUSES, 0), "pending": 1}
+    assert store.count_by_status(None, 5) == {**dict.fromkeys(STATUSES, 0), "failed": 5, "cancelled": 1, "pending": 1}
 
 
 def test_engines_are_counted_while_they_hold_a_task(store: MongoTaskStore, clock: Clock) -> None:
