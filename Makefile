@@ -51,6 +51,13 @@ lighthouse: $(TEST_READY) $(LIGHTHOUSE) ## measure the page as in production, on
 screenshots: $(TEST_READY) ## pictures of the page in each of its states, in docs/pictures
 	@$(BIN)/python -m tests.web.screenshots
 
+load: $(TEST_READY) ## post tasks and watch them to the end; URL= TASKS=100 RATE=10 USERS=10 KIND=message ARGS="--help"
+	@$(BIN)/python -m tests.load $(if $(URL),--url $(URL)) $(if $(TASKS),--tasks $(TASKS)) $(if $(RATE),--rate $(RATE)) \
+		$(if $(USERS),--users $(USERS)) $(if $(KIND),--kind $(KIND)) $(ARGS)
+
+scaling: $(TEST_READY) ## KEDA's rules over real engines, from none to ten and back; PICTURE=1
+	@$(BIN)/python -m tests.scaling $(if $(PICTURE),--picture)
+
 images: ## the images, with docker or buildah; BASE=debian without a registry, TAG=…
 	@k8s/commands/images
 
