@@ -66,7 +66,7 @@ def test_every_path_that_a_document_names_exists(document: Path) -> None:
     text = re.sub(r"^```.*?^```", "", document.read_text(), flags=re.M | re.S)
     for target in re.findall(r"\]\((?!https?://)([^)#]+)", text):
         assert (document.parent / target).exists(), target
-    for path in re.findall(r"`((?:functions|sluice|tests|docs|embedded|web)/[\w./-]+)`", text):
+    for path in re.findall(r"`((?:functions|sluice|tests|docs|embedded|web|k8s|keda)/[\w./-]+)`", text):
         if "wordcount" not in path:
             assert (ROOT / path).exists(), path
 
