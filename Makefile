@@ -1,5 +1,5 @@
 # The verbs of this project. `make` alone lists them.
-PYTHON ?= python3
+export PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 RUN_READY  := $(VENV)/.ready-run
@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
 .PHONY: help run test check chaos fuzz format web vendor lighthouse screenshots clean
-.PHONY: images secrets cluster-up deploy update status logs shell cluster-down load scaling try-images control-plane
+.PHONY: supported-python images secrets cluster-up deploy update status logs shell cluster-down load scaling try-images control-plane
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
@@ -61,8 +61,11 @@ scaling: $(TEST_READY) ## KEDA's rules over real engines, from none to ten and b
 images: ## the images, with docker or buildah; BASE=debian without a registry, TAG=…
 	@k8s/commands/images
 
-secrets: ## make the Secrets that are missing in the cluster; ROTATE=engine, PRINT=1
-	@k8s/commands/secrets
+try-images: $(TEST_READY) ## start the images that buildah has built as containers, which do a task together; TAG=
+	@$(BIN)/python -m tests.images $(if $(TAG),--tag $(TAG))
+
+secrets: supported-python ## make the Secrets that are missing in the cluster; ROTATE=engine, PRINT=1
+	@$(PYTHON) k8s/commands/secrets
 
 cluster-up: ## Sluice in a kind cluster on this machine; HTTP_PORT=8080 where 80 is taken
 	@k8s/commands/cluster-up
@@ -73,8 +76,8 @@ deploy: ## bring the cluster to what OVERLAY (local) says; TAG=…
 update: ## new code into the running cluster, and nothing else; TAG=… of pushed images
 	@k8s/commands/update
 
-status: ## pods, replicas, queues and tasks in one table
-	@k8s/commands/status
+status: supported-python ## pods, replicas, queues and tasks in one table
+	@$(PYTHON) k8s/commands/status
 
 logs: ## what the parts say; OF=engine SINCE=1h
 	@k8s/commands/logs
@@ -90,9 +93,11 @@ clean: ## remove what these commands made
 	rm -rf web/node_modules web/dist bench/lighthouse/node_modules docs/pictures/all
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(BIN)/python:
+supported-python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "Sluice needs Python 3.11 or newer; choose one with PYTHON=python3.12" >&2; exit 1; }
+
+$(BIN)/python: | supported-python
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
 		|| { echo "Python's venv module is missing. On Debian: sudo apt-get install python3-venv" >&2; exit 1; }
 	@echo "making a virtual environment in $(VENV)"

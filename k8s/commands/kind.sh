@@ -8,11 +8,11 @@ new_tag() {
     echo "$(date -u +%Y%m%d-%H%M%S)-$(git rev-parse --short HEAD 2> /dev/null || echo local)"
 }
 
-# load_images TAG: from docker, or where `make images` took buildah from that, into the cluster's node.
+# load_images TAG: into the cluster's node, from wherever `make images` has put them: docker, or buildah.
 load_images() {
     local image images=() archive
     while read -r image; do images+=("$image:$1"); done < <(images_of local)
-    if docker info > /dev/null 2>&1; then
+    if docker image inspect "${images[0]}" > /dev/null 2>&1; then
         kind load docker-image --name "$KIND_CLUSTER" "${images[@]}"
         return
     fi

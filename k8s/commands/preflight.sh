@@ -30,6 +30,14 @@ needs() {
     done
     [ ${#missing[@]} -eq 0 ] || exit 2
     [[ " $* " != *" kubectl "* ]] || needs_kustomize
+    [[ " $* " != *" python3 "* ]] || needs_python
+}
+
+needs_python() {
+    "${PYTHON:-python3}" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
+        echo "Python has to be 3.11 or newer; choose one with PYTHON=python3.12" >&2
+        exit 2
+    }
 }
 
 needs_kustomize() {
