@@ -13,6 +13,9 @@ NAMESPACE = "sluice"
 #: Seconds in which the API server has to answer one call.
 ANSWER_SECONDS = 30
 
+#: The context of the cluster that `make cluster-up` makes (k8s/commands/kind.sh).
+LAPTOP = "kind-sluice"
+
 HOW_TO_GET_KUBECTL = "https://kubernetes.io/docs/tasks/tools (1.27 or newer)"
 
 
@@ -45,3 +48,11 @@ def kubectl(*arguments: str, given: str | None = None) -> str:
 def context_name() -> str:
     """The cluster that is talked to, for people. Raises ClusterError when kubectl knows none."""
     return os.environ.get("CONTEXT") or kubectl("config", "current-context").strip()
+
+
+def usual_overlay() -> str:
+    """The overlay where none is named: in the laptop's cluster there is no doubt, elsewhere a wrong guess would turn a
+    running installation into another one. Raises ClusterError."""
+    if context_name() != LAPTOP:
+        give_up(f"Which overlay is for the cluster {context_name()}? Say OVERLAY=production, or OVERLAY=local.")
+    return "local"

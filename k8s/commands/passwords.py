@@ -35,7 +35,8 @@ KEYS: dict[str, tuple[str, ...]] = {
     "mongodb": ("keyfile", "root", *COMPONENTS),
 }
 
-#: What can be made anew alone. MongoDB's root and key file, and Erlang's cookie, are in the servers' own data.
+#: What can be made anew alone. MongoDB's root has its password in its own data; the key file and Erlang's cookie open
+#: doors between several nodes, of which there is one.
 ROTATABLE = (*COMPONENTS, "keda", "operator", "model")
 
 
@@ -71,16 +72,19 @@ def needed(own_databases: bool) -> list[str]:
     return [name for name in KEYS if own_databases or name not in OF_DATABASES]
 
 
-def without(existing: Mapping[str, Mapping[str, str]], rotated: str) -> Secrets:
-    """What exists but for the password that is to be made anew."""
-    kept = {name: dict(values) for name, values in existing.items()}
-    if rotated == "operator":
-        kept.get("rabbitmq", {}).pop("operator", None)
-    elif rotated == "keda":
-        kept.get("keda", {}).pop("password", None)
+def rotated(existing: Mapping[str, Mapping[str, str]], name: str) -> Secrets:
+    """What exists, with new passwords for one of ROTATABLE; addresses stay. The model's key is not ours to make: it
+    goes."""
+    every = {secret: dict(values) for secret, values in existing.items()}
+    if name == "operator":
+        every.get("rabbitmq", {}).pop("operator", None)
+    elif name == "keda":
+        every.setdefault("keda", {})["password"] = _new_password()
+    elif name == "model":
+        every.pop("model", None)
     else:
-        kept.pop(rotated, None)
-    return kept
+        every[name] = {key: _with_password(url, _new_password()) for key, url in every.get(name, {}).items()}
+    return every
 
 
 def hashed(password: str, salt: bytes) -> str:
@@ -123,6 +127,12 @@ def _new_password() -> str:
 
 def _filled(template: str, name: str) -> str:
     return template.replace("{name}", name).replace("{password}", _new_password())
+
+
+def _with_password(url: str, password: str) -> str:
+    parts = urlsplit(url)
+    user, _, hosts = parts.netloc.rpartition("@")
+    return parts._replace(netloc=f"{user.partition(':')[0]}:{password}@{hosts}").geturl()
 
 
 def _password_in(url: str) -> str:

@@ -41,11 +41,10 @@ needs_python() {
 }
 
 needs_kustomize() {
-    [[ $(command kubectl version --client 2> /dev/null) =~ Kustomize\ Version:\ v([0-9]+) ]] || BASH_REMATCH=(0 0)
-    ((BASH_REMATCH[1] >= 5)) || {
+    if ! [[ $(command kubectl version --client 2> /dev/null) =~ Kustomize\ Version:\ v([5-9]|[1-9][0-9]) ]]; then
         echo "kubectl is too old, its kustomize has to be 5 or newer: $(how_to_get kubectl)" >&2
         exit 2
-    }
+    fi
 }
 
 # Ends the command when no cluster answers; else `context` is the name of the one that does, and has been said.

@@ -28,7 +28,7 @@ wait_for_rollouts() {
 explain() {
     local name=${1#*/}
     echo "--- $1"
-    kubectl -n "$NAMESPACE" get pods -l "app.kubernetes.io/name=$name"
+    kubectl -n "$NAMESPACE" get pods -l "app.kubernetes.io/name=$name" || true
     # Of the Deployment, its ReplicaSets and its pods: their names begin with its own.
     kubectl -n "$NAMESPACE" get events --field-selector type=Warning --sort-by=.lastTimestamp --no-headers \
         -o custom-columns='OBJECT:.involvedObject.name,REASON:.reason,MESSAGE:.message' | grep "^$name" | tail -8 || true

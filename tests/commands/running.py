@@ -19,9 +19,10 @@ PYTHON = os.path.realpath(sys.executable)
 EVERYDAY = ("bash", "cat", "date", "env", "git", "grep", "mktemp", "python3", "rm", "rmdir", "sed", "sort", "tail")
 
 
-def run(command: str, path: str, **settings: str) -> subprocess.CompletedProcess[str]:
-    """A command with nothing but this PATH and these settings, and nobody at the keyboard. It does not raise."""
-    file = COMMANDS / command
+def run(command: str, path: str, *, tree: Path = ROOT, **settings: str) -> subprocess.CompletedProcess[str]:
+    """A command of a tree, with nothing but this PATH and these settings, and nobody at the keyboard. It does not
+    raise."""
+    file = tree / "k8s" / "commands" / command
     interpreter = PYTHON if "python3" in file.read_text().splitlines()[0] else shutil.which("bash")
     assert interpreter is not None
     return subprocess.run(

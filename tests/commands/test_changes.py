@@ -25,7 +25,7 @@ case "$*" in
     "version "*) ;;
     *current-context*) cat "$0.context" 2> /dev/null || echo stand-in ;;
     *"get crd"*) [ ! -e "$0.without-keda" ] ;;
-    *"get secret"*) ;;
+    *"get secret"* | *"get pvc"*) ;;
     *"get namespace"*) echo namespace/sluice ;;
     *"-f -"*) cat > /dev/null ;;
     "kustomize "*) exec %s "$last" ;;
@@ -129,7 +129,7 @@ def test_deploy_without_a_tag_keeps_a_laptops_newest_build_and_production_as_it_
 
 def test_deploy_says_what_is_wrong_with_what_does_not_get_ready(stand_in: Path) -> None:
     beside(stand_in, "asked").write_text(":bad\n")
-    status, said = change(stand_in, "deploy", READY_SECONDS="1")
+    status, said = change(stand_in, "deploy", OVERLAY="local", READY_SECONDS="1")
     assert status == 1
     assert "not ready: Deployment/engine, error: timed out waiting" in said
     assert "cannot pull the image" in said
@@ -140,7 +140,10 @@ def test_deploy_says_what_is_wrong_with_what_does_not_get_ready(stand_in: Path) 
 def test_deploy_stops_where_keda_or_the_overlay_is_missing(stand_in: Path) -> None:
     status, said = change(stand_in, "deploy", OVERLAY="moon")
     assert (status, "moon" in said) == (2, True)
+    status, said = change(stand_in, "deploy")
+    assert (status, "OVERLAY=production" in said) == (2, True), "it is not taken for the laptop's cluster"
     beside(stand_in, "without-keda").touch()
+    beside(stand_in, "context").write_text("kind-sluice\n")
     status, said = change(stand_in, "deploy")
     assert (status, "keda.sh" in said) == (2, True)
     assert not beside(stand_in, "applied").exists()

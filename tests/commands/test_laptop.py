@@ -26,7 +26,7 @@ case "$*" in
     *"-f -"*) cat > /dev/null ;;
     *"get -k "*) echo Deployment/web ;;
     *"get pods"*) cat "$0.pods" 2> /dev/null || true ;;
-    *"exec"*"-- sh -c :"*) [ ! -e "$0.without-shell" ] ;;
+    *"exec"*"-- sh -c :"*) [ ! -e "$0.without-shell" ] || { echo "executable file not found" >&2; exit 1; } ;;
     *"get pod "*) echo engine ;;
 esac
 """,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+import shutil
 import subprocess
 import urllib.error
 import urllib.request
@@ -18,7 +19,7 @@ import pytest
 import yaml
 from pika.exceptions import ProbableAuthenticationError
 
-from k8s.commands.passwords import COMPONENTS, KEYS, TAGS, WITH_QUEUE, Addresses, Secrets, complete, hashed, without
+from k8s.commands.passwords import COMPONENTS, KEYS, TAGS, WITH_QUEUE, Addresses, Secrets, complete, hashed, rotated
 from tests.commands.running import ROOT, path_of, run
 from tests.manifests.kustomize import build, kustomize_missing
 from tests.servers import require
@@ -39,7 +40,8 @@ ELSEWHERE = {
 KUBECTL = """
 echo "$*" >> "$0.asked"
 case "$*" in
-    *current-context*) echo stand-in ;;
+    *current-context*) [ -e "$0.context" ] && cat "$0.context" || echo kind-sluice ;;
+    *"get pvc"*) [ ! -e "$0.claims" ] || cat "$0.claims" ;;
     *"get secret"*) [ ! -e "$0.has" ] || cat "$0.has" ;;
     *"get namespace"*) echo namespace/sluice ;;
     *apply*) cat > "$0.given" ;;
@@ -59,8 +61,9 @@ def in_yaml(text: str) -> Secrets:
     for secret in yaml.safe_load_all(text):
         assert (secret["apiVersion"], secret["kind"], secret["type"]) == ("v1", "Secret", "Opaque")
         assert secret["metadata"]["namespace"] == "sluice"
-        assert all(isinstance(value, str) for value in secret["stringData"].values())
-        found[secret["metadata"]["name"]] = secret["stringData"]
+        found[secret["metadata"]["name"]] = {
+            key: base64.b64decode(value, validate=True).decode() for key, value in secret["data"].items()
+        }
     return found
 
 
@@ -178,19 +181,31 @@ def test_a_secret_that_is_lost_is_made_again_and_all_fit_together(lost: str) -> 
     assert {name for name in first if made[name] != first[name]} - {lost} <= {"rabbitmq", "mongodb"}
 
 
-@pytest.mark.parametrize("rotated", [*COMPONENTS, "keda", "operator"])
-def test_a_rotation_changes_one_password_wherever_it_stands(rotated: str) -> None:
+@pytest.mark.parametrize("name", [*COMPONENTS, "keda", "operator"])
+def test_a_rotation_changes_one_password_wherever_it_stands(name: str) -> None:
     first = complete({}, Addresses(), own_databases=True)
-    made = complete(without(first, rotated), Addresses(), own_databases=True)
-    changed = {(name, key) for name in first for key in first[name] if first[name][key] != made[name][key]}
+    made = complete(rotated(first, name), Addresses(), own_databases=True)
+    changed = {(secret, key) for secret in first for key in first[secret] if first[secret][key] != made[secret][key]}
     expected = {
         "keda": {("keda", "password"), ("rabbitmq", "users.json")},
         "operator": {("rabbitmq", "operator"), ("rabbitmq", "users.json")},
     }
-    of_a_component = {(rotated, "MONGODB_URI"), ("mongodb", rotated)}
-    if rotated in WITH_QUEUE:
-        of_a_component |= {(rotated, "RABBITMQ_URL"), ("rabbitmq", "users.json")}
-    assert changed == expected.get(rotated, of_a_component)
+    of_a_component = {(name, "MONGODB_URI"), ("mongodb", name)}
+    if name in WITH_QUEUE:
+        of_a_component |= {(name, "RABBITMQ_URL"), ("rabbitmq", "users.json")}
+    assert changed == expected.get(name, of_a_component)
+
+
+def test_a_rotation_keeps_the_address_of_a_database_elsewhere() -> None:
+    there = Addresses(
+        "mongodb+srv://{name}:{password}@cluster.example/?tls=true", "amqps://{name}:{password}@mq.example/s"
+    )
+    first = complete({}, there, own_databases=False)
+    made = complete(rotated(first, "engine"), Addresses(), own_databases=False)
+    for key, uri in first["engine"].items():
+        (before, after) = (urlsplit(each) for each in (uri, made["engine"][key]))
+        assert after.password != before.password
+        assert after.geturl().replace(after.password or "", before.password or "") == uri
 
 
 def test_databases_that_are_elsewhere_are_addressed_as_they_are_there() -> None:
@@ -222,6 +237,36 @@ def test_what_can_not_be_rotated_is_refused_with_what_can(settings: dict[str, st
     ended = run("secrets", path="/nonexistent", **settings)
     assert ended.returncode == 2
     assert "engine" in ended.stderr
+
+
+def test_another_cluster_than_the_laptops_is_not_taken_for_one_like_it(tmp_path: Path) -> None:
+    path = path_of(tmp_path / "bin", {"kubectl": KUBECTL})
+    (tmp_path / "bin" / "kubectl.context").write_text("prod\n")
+    ended = run("secrets", path, ROTATE="engine")
+    assert (ended.returncode, "OVERLAY=production" in ended.stderr) == (2, True)
+    ended = run("secrets", path, OVERLAY="nowhere")
+    assert (ended.returncode, "nowhere" in ended.stderr) == (2, True)
+    assert not (tmp_path / "bin" / "kubectl.given").exists()
+
+
+def test_no_new_root_is_made_for_a_database_that_has_one(tmp_path: Path) -> None:
+    path = path_of(tmp_path / "bin", {"kubectl": KUBECTL})
+    (tmp_path / "bin" / "kubectl.claims").write_text("persistentvolumeclaim/data-mongodb-0\n")
+    ended = run("secrets", path)
+    assert (ended.returncode, "data-mongodb-0" in ended.stderr) == (2, True)
+    assert not (tmp_path / "bin" / "kubectl.given").exists()
+
+
+def test_an_overlay_of_ones_own_has_the_databases_that_its_parts_have(tmp_path: Path) -> None:
+    tree = tmp_path / "k8s"
+    shutil.copytree(ROOT / "k8s", tree)
+    for overlay, upon in (("mine", "local"), ("yours", "production")):
+        (tree / "overlays" / overlay).mkdir()
+        (tree / "overlays" / overlay / "kustomization.yaml").write_text(f"resources:\n  - ../{upon}\n")
+    mine = run("secrets", "/nonexistent", tree=tmp_path, PRINT="1", OVERLAY="mine")
+    assert "mongodb" in in_yaml(mine.stdout)
+    yours = run("secrets", "/nonexistent", tree=tmp_path, PRINT="1", OVERLAY="yours")
+    assert (yours.returncode, "MONGODB_URI" in yours.stderr) == (2, True)
 
 
 def test_no_secret_is_on_a_command_line_or_on_a_disk(tmp_path: Path) -> None:
@@ -294,7 +339,7 @@ def test_each_user_logs_in_with_its_password_and_after_a_rotation_only_with_the_
     first = complete({}, Addresses(), own_databases=True)
     import_users(node, first["rabbitmq"]["users.json"])
     import_users(node, (ROOT / "k8s/components/rabbitmq/definitions.json").read_text())
-    second = complete(without(first, "engine"), Addresses(), own_databases=True)
+    second = complete(rotated(first, "engine"), Addresses(), own_databases=True)
     old = urlsplit(first["engine"]["RABBITMQ_URL"]).password or ""
 
     for secrets in (first, second):

@@ -82,3 +82,8 @@ def test_a_module_that_the_wheel_left_out_is_found(root: Path) -> None:
     check = subprocess.run(asked, cwd=root, capture_output=True, text=True, check=False)
     assert check.returncode == 1
     assert check.stderr == "the wheel left out sluice.nowhere, nowhere.task\n"
+
+
+def test_every_image_of_ours_that_the_manifests_name_is_built(root: Path) -> None:
+    manifests = "".join(path.read_text() for path in (root / "k8s").rglob("*.yaml"))
+    assert set(re.findall(r"image: sluice/([a-z-]+)", manifests)) == IMAGES

@@ -29,8 +29,12 @@ if (!admin.hello().isWritablePrimary) throw new Error("not the primary yet");
 
 try {
   admin.auth("root", password("root"));
-} catch (error) {
-  admin.createUser({ user: "root", pwd: password("root"), roles: ["root"] });
+} catch (wrong) {
+  try {
+    admin.createUser({ user: "root", pwd: password("root"), roles: ["root"] });
+  } catch (late) {
+    throw wrong; // there is a root, with another password than the Secret's
+  }
   admin.auth("root", password("root"));
 }
 
