@@ -9,7 +9,8 @@ import pytest
 from hypothesis import settings
 
 from tests.servers import ports, require
-from tests.servers.ferretdb import FerretDB, ferretdb_missing, go_command
+from tests.servers.ferretdb import FerretDB, ferretdb_missing
+from tests.servers.go import go_command
 from tests.servers.rabbit import RabbitNode, rabbitmq_missing
 from tests.servers.wire_mongo import WireMongo
 

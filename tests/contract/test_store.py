@@ -18,7 +18,7 @@ from pymongo.errors import NetworkTimeout
 from sluice.errors import InvalidSettings, StoreUnavailable, Unstorable
 from sluice.store import SUSPICIOUS_SECONDS, Cursor, MongoTaskStore, open_mongodb
 from sluice.task import STATUSES, Task, new_id, new_task
-from tests.servers.ferretdb import go_command
+from tests.servers.go import go_command
 from tests.servers.wire_mongo import WireMongo
 from tests.waiting import eventually
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import random
 import secrets
 from collections.abc import Sequence
@@ -14,6 +15,9 @@ from urllib.parse import unquote, urlsplit
 
 #: Where an overview stops to count (`GET /tasks/get/overview`): a user with more tasks could not be watched by it.
 MAX_TASKS_PER_USER = 10_000
+
+#: The variable with the broker's password: arguments can be read by everybody on the machine, and stay in the history.
+PASSWORD_VARIABLE = "BROKER_PASSWORD"
 
 
 @dataclass(frozen=True)
@@ -72,8 +76,8 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
         "all tasks; may be repeated. Without one, the kind's own examples are used")  # fmt: skip
     add("--connections", type=_positive_int, default=32, help="posts on their way at once, at most")
     add("--kubeconfig", type=_file, help="records the replicas of the Deployment engine in the namespace sluice")
-    add("--broker", type=broker_address, metavar="http://USER:PASSWORD@HOST:15672/VHOST", help="records the queue's "
-        "depth, by RabbitMQ's management API")  # fmt: skip
+    add("--broker", type=broker_address, metavar="http://USER@HOST:15672/VHOST", help="records the queue's depth, "
+        f"by RabbitMQ's management API; the password is taken from {PASSWORD_VARIABLE}")  # fmt: skip
     add("--queue", default="tasks", help="the queue whose depth is recorded")
     add("--out", type=Path, help="the folder for the files (default: build/load/TIME-RUN)")
     add("--timeout", type=_positive, default=480.0, help="seconds after the last post that the tasks may take")
@@ -107,14 +111,18 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
 
 
 def broker_address(text: str) -> BrokerAddress:
-    """Read `http://user:password@host:15672/vhost`; without a path it is the vhost `/`."""
+    """Read `http://user@host:15672/vhost`, with the password there (`user:password`) or in the environment; without a
+    path it is the vhost `/`."""
     parts = urlsplit(_url(text))
-    if parts.username is None or parts.password is None:
-        raise argparse.ArgumentTypeError("needs a user and a password: http://USER:PASSWORD@HOST:15672/VHOST")
+    if parts.username is None:
+        raise argparse.ArgumentTypeError("needs a user: http://USER@HOST:15672/VHOST")
+    password = os.environ.get(PASSWORD_VARIABLE) if parts.password is None else unquote(parts.password)
+    if not password:
+        raise argparse.ArgumentTypeError(f"needs a password, in {PASSWORD_VARIABLE}")
     return BrokerAddress(
         base=f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}",
         user=unquote(parts.username),
-        password=unquote(parts.password),
+        password=password,
         vhost=unquote(parts.path.removeprefix("/")) or "/",
     )
 

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -84,16 +85,11 @@ def back_to_zero(run: Run) -> float | None:
     """Seconds from the end of the last task until no replica was wanted or there any more; None if that was not
     seen."""
     ended = [record.completed_at for record in run.records if record.completed_at is not None]
-    if not ended or not run.samples or not is_zero(run.samples[-1].observed):
+    observed = [sample for sample in run.samples if "replicas_ready" in sample.observed]
+    zeros = [sample.at for sample in takewhile(lambda sample: is_zero(sample.observed), reversed(observed))]
+    if not ended or not zeros:
         return None
-    last = max(ended) - clock_offset(run.records)
-    zero = run.samples[-1].at
-    for sample in reversed(run.samples):
-        if is_zero(sample.observed):
-            zero = sample.at
-        elif "replicas_ready" in sample.observed:
-            break
-    return max(0.0, zero - last)
+    return max(0.0, zeros[-1] - (max(ended) - clock_offset(run.records)))
 
 
 def exit_status(run: Run) -> int:

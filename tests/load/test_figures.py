@@ -134,6 +134,9 @@ def test_back_to_zero_counts_from_the_last_end_to_the_first_of_the_last_zeros() 
     )
     unseen = Sample(START + 10, 0, 0, 0, {})
     assert back_to_zero(run_of(done, samples=(*ups, unseen, replicas(11, 0, 0)))) == pytest.approx(7, abs=0.1)
+    assert back_to_zero(run_of(done, samples=(*ups, replicas(11, 0, 0), unseen))) == pytest.approx(7, abs=0.1)
+    assert back_to_zero(run_of(done, samples=(*ups, unseen))) is None, "one was still there when it was seen last"
+    assert back_to_zero(run_of(done, samples=(unseen,))) is None
 
 
 @pytest.mark.parametrize(

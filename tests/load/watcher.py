@@ -108,8 +108,8 @@ class Watcher:
                     return
                 if status == 200:
                     self._note(self._users[record.user], document)
-                elif status == 404:
-                    record.status = "gone"
+                else:  # an error's answer does not say how the task is
+                    record.status = "gone" if status == 404 else "unknown"
 
         async with self._session() as session:
             await asyncio.gather(*(work() for _ in range(WATCHERS)))

@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from tests.servers.ferretdb import go_command
+from tests.servers.go import go_command
 
 SCHEMAS = Path(__file__).with_name("schemas")
 

@@ -5,24 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.manifests.rules import (
-    RULES,
-    broker,
-    configuration,
-    database,
-    doors,
-    network,
-    pods,
-    references,
-    scaling,
-    security,
-    workloads,
-)
+from tests.manifests.rules import RULES
 from tests.manifests.schema import problems_of
 from tests.manifests.system import System, systems_of
-
-#: The modules that define the rules.
-ROOMS = (broker, configuration, database, doors, network, pods, references, scaling, security, workloads)
 
 
 def judge(root: Path) -> list[str]:

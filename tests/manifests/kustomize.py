@@ -1,4 +1,4 @@
-"""kustomize: the machine's kubectl if it is new enough, else the program of its own, built once with Go into a cache.
+"""kustomize: the machine's kubectl if it is new enough, else the program of its own, built once with Go.
 
 `python -m tests.manifests.kustomize` builds it ahead. Before version 5 (Debian 12's kubectl has 2.0.3) a folder is not
 allowed under `resources`.
@@ -7,22 +7,18 @@ allowed under `resources`.
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
-import os
 import re
 import shutil
 import subprocess
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from tests.servers.ferretdb import go_command
+from tests.servers.go import GoPrograms
 
-SOURCES = Path(__file__).with_name("kustomize")
-PACKAGE = "sigs.k8s.io/kustomize/kustomize/v5"
+PROGRAM = GoPrograms("kustomize", Path(__file__).with_name("kustomize"), "sigs.k8s.io/kustomize/kustomize/v5")
 
 #: The first major version that builds what is in k8s/.
 NEEDED = 5
@@ -39,9 +35,10 @@ class BuildError(Exception):
 
 def kustomize_missing() -> str | None:
     """None if there is a kustomize, or a Go toolchain to build it with; else the reason."""
-    if _kubectl() or binary().exists() or go_command():
+    if _kubectl():
         return None
-    return f"there is no kubectl with kustomize {NEEDED} or newer, and no Go toolchain to build kustomize with"
+    reason = PROGRAM.missing()
+    return reason and f"there is no kubectl with kustomize {NEEDED} or newer: {reason}"
 
 
 def build(folder: Path) -> list[Object]:
@@ -58,29 +55,7 @@ def build(folder: Path) -> list[Object]:
 def command() -> list[str]:
     """What builds the folder that is given as its last argument."""
     kubectl = _kubectl()
-    return [kubectl, "kustomize"] if kubectl else [str(build_kustomize()), "build"]
-
-
-def build_kustomize() -> Path:
-    """Builds the program unless that has been done. Raises subprocess.CalledProcessError; the compiler's words go to
-    stderr."""
-    target = binary()
-    if target.exists():
-        return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent) as folder:  # half a binary is never seen under its name
-        made = Path(folder) / target.name
-        go = [go_command() or "go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", str(made), PACKAGE]
-        subprocess.run(go, cwd=SOURCES, env={**os.environ, "CGO_ENABLED": "0"}, check=True)
-        made.replace(target)
-    return target
-
-
-def binary() -> Path:
-    """Where the program is, or will be: the folder's name is the sources' hash."""
-    digest = hashlib.sha256(b"".join((SOURCES / name).read_bytes() for name in ("go.mod", "go.sum")))
-    cache = Path(os.environ.get("SLUICE_CACHE") or Path.home() / ".cache" / "sluice")
-    return cache / f"kustomize-{digest.hexdigest()[:16]}" / "kustomize"
+    return [kubectl, "kustomize"] if kubectl else [str(PROGRAM.build() / "kustomize"), "build"]
 
 
 @functools.cache
@@ -98,4 +73,4 @@ def _kubectl() -> str | None:
 
 
 if __name__ == "__main__":
-    print(build_kustomize())
+    print(PROGRAM.build())

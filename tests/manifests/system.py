@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from base64 import b64decode
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -246,4 +247,7 @@ def made_secrets(overlay: str) -> dict[str, dict[str, str]]:
     }
     command = [sys.executable, "-B", str(ROOT / "k8s" / "commands" / "secrets")]
     told = subprocess.run(command, env={**os.environ, **given}, capture_output=True, text=True, check=True)
-    return {found["metadata"]["name"]: found["stringData"] for found in yaml.safe_load_all(told.stdout)}
+    return {
+        found["metadata"]["name"]: {key: b64decode(value).decode() for key, value in found["data"].items()}
+        for found in yaml.safe_load_all(told.stdout)
+    }

@@ -11,7 +11,6 @@ import pytest
 import yaml
 
 from sluice.settings import Settings
-from tests.manifests import judge
 from tests.manifests.kustomize import build, kustomize_missing
 from tests.manifests.rules import RULES
 from tests.manifests.rules.configuration import DEFAULT_IS_RIGHT
@@ -20,13 +19,9 @@ from tests.manifests.schema import problems_of
 from tests.manifests.system import ROOT, System, overlays, spare_components
 from tests.servers import require
 
-#: Each overlay as it is, and with each component that no overlay has. Production has autoscalers for what KEDA's HTTP
-#: add-on scales too, and would have to let them go.
+#: Each overlay as it is, and with each component that no overlay has.
 SYSTEMS: list[tuple[str, str | None]] = [
-    (overlay, component)
-    for overlay in overlays(ROOT)
-    for component in (None, *spare_components(ROOT))
-    if (overlay, component) != ("production", "http-add-on")
+    (overlay, component) for overlay in overlays(ROOT) for component in (None, *spare_components(ROOT))
 ]
 KUSTOMIZATIONS = sorted(
     path.parent.relative_to(ROOT)
@@ -61,11 +56,6 @@ def test_the_house_rule_holds(system: SystemOf, overlay: str, component: str | N
 
 def test_no_default_is_called_right_of_what_is_no_setting() -> None:
     assert DEFAULT_IS_RIGHT.keys() <= {name.upper() for name in Settings.model_fields}
-
-
-def test_every_module_of_rules_is_among_those_that_judge() -> None:
-    modules = {path.stem for path in (ROOT / "tests/manifests/rules").glob("*.py")} - {"__init__"}
-    assert {room.__name__.rpartition(".")[2] for room in judge.ROOMS} == modules
 
 
 def test_no_file_holds_what_looks_like_a_credential() -> None:

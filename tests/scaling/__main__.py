@@ -17,8 +17,8 @@ from rich.table import Table
 
 from tests.e2e.stack import ROOT
 from tests.scaling.cluster import SCALED_OBJECT, START_DELAY_SECONDS, Cluster
-from tests.scaling.runs import BURST_ENGINES, BURST_TASK_SECONDS, LONG_SPEED, RUNS, Check
 from tests.scaling.scaled_object import read_scaled_object
+from tests.scaling.trials import BURST_ENGINES, BURST_TASK_SECONDS, LONG_SPEED, TRIALS, Check
 from tests.servers.nginx import nginx_missing
 from tests.servers.rabbit import rabbitmq_missing
 
@@ -40,15 +40,15 @@ def main() -> int:
         f" {START_DELAY_SECONDS:g} s after the pod (scheduler, image, container). At most {BURST_ENGINES} engines."
         f" For the long tasks all times of the ScaledObject and the HPA are divided by {LONG_SPEED:g}."
     )
-    table = Table("run", "has to hold", "seen", "")
+    table = Table("trial", "has to hold", "seen", "")
     violations = 0
     with tempfile.TemporaryDirectory(prefix="scaling-") as folder, Cluster(Path(folder), BURST_TASK_SECONDS) as cluster:
-        for name, run in RUNS:
+        for name, trial in TRIALS:
             begun = time.monotonic()
             try:
-                checks = run(cluster, scaled, options.out)
+                checks = trial(cluster, scaled, options.out)
             except AssertionError as error:
-                checks = [Check("the run comes to its end", str(error), False)]
+                checks = [Check("the trial comes to its end", str(error), False)]
             violations += sum(not check.holds for check in checks)
             heading = f"{name} ({time.monotonic() - begun:.0f} s)"
             for check in checks:

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from base64 import b64decode
 from pathlib import Path
 from urllib.parse import quote
 
@@ -51,9 +52,12 @@ class ClusterRabbit(RabbitNode):
 
     @property
     def operator_url(self) -> str:
-        """The management API, as the user who may look at everything."""
-        password = self._secrets["rabbitmq"]["operator"]
-        return f"http://operator:{password}@{LOOPBACK}:{self.management_port}/sluice"
+        """The management API, as the user who may look at everything; without the password."""
+        return f"http://operator@{LOOPBACK}:{self.management_port}/sluice"
+
+    @property
+    def operator_password(self) -> str:
+        return self._secrets["rabbitmq"]["operator"]
 
     def _write_configuration(self) -> None:
         super()._write_configuration()
@@ -76,4 +80,7 @@ def make_secrets() -> dict[str, dict[str, str]]:
     command = [sys.executable, ROOT / "k8s" / "commands" / "secrets"]
     environment = {"PATH": os.environ.get("PATH", os.defpath), "PRINT": "1"}
     printed = subprocess.check_output(command, env=environment, stdin=subprocess.DEVNULL, text=True)
-    return {item["metadata"]["name"]: item["stringData"] for item in yaml.safe_load_all(printed)}
+    return {
+        item["metadata"]["name"]: {key: b64decode(value).decode() for key, value in item["data"].items()}
+        for item in yaml.safe_load_all(printed)
+    }

@@ -9,6 +9,7 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Protocol
 from urllib.parse import quote_plus, urlsplit
 
@@ -77,16 +78,17 @@ def queue_url(url: str, queue: str, vhost: str = "") -> str:
     return f"{parts.scheme}://{parts.netloc}{'/' + path if path else ''}/api/queues/{found}/{quote_plus(queue)}"
 
 
+#: Who asks, by the protocol of the trigger: takes the URL and the queue.
+SCALERS: dict[str, Callable[[str, str], Scaler]] = {"amqp": AmqpScaler, "http": HttpScaler}
+
+
 class Scalers:
     """All triggers of a ScaledObject, with KEDA's memory of them: connected once, and anew after an error. `urls` says
     where each protocol is found, with name and password."""
 
     def __init__(self, triggers: tuple[Trigger, ...], urls: dict[str, str]) -> None:
         self._factories: list[Callable[[], Scaler]] = [
-            lambda trigger=trigger: {"amqp": AmqpScaler, "http": HttpScaler}[trigger.protocol](  # type: ignore[misc]
-                urls[trigger.protocol], trigger.queue
-            )
-            for trigger in triggers
+            partial(SCALERS[trigger.protocol], urls[trigger.protocol], trigger.queue) for trigger in triggers
         ]
         self._scalers: list[Scaler] = []
 

@@ -11,9 +11,9 @@ from tests.scaling.cluster import ENGINE, SCALED_OBJECT
 from tests.scaling.examples import scaled_object
 from tests.scaling.keda import Readings
 from tests.scaling.node import read_pod_template
-from tests.scaling.runs import with_amqp_only
 from tests.scaling.scaled_object import read_scaled_object
 from tests.scaling.simulation import START_SECONDS, Simulation, Task, mixed_hour
+from tests.scaling.trials import with_amqp_only
 
 OURS = read_scaled_object(SCALED_OBJECT)
 

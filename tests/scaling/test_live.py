@@ -10,9 +10,9 @@ import pika.exceptions
 import pytest
 
 from tests.scaling.cluster import SCALED_OBJECT, Cluster
-from tests.scaling.runs import observe, wait_for_zero
 from tests.scaling.scaled_object import read_scaled_object
 from tests.scaling.scalers import Scalers
+from tests.scaling.trials import outcome_of, wait_for_zero
 from tests.servers import require
 from tests.servers.nginx import nginx_missing
 from tests.servers.rabbit import rabbitmq_missing
@@ -38,6 +38,12 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 def test_keda_s_user_can_count_the_messages_but_make_and_remove_nothing(cluster: Cluster) -> None:
     scalers = Scalers(OURS.triggers, cluster.rabbit.keda_urls())
     assert scalers.read() == [0, 0, 0]
+    with pika.BlockingConnection(pika.URLParameters(cluster.rabbit.url_of("engine"))) as connection:
+        channel = connection.channel()
+        channel.basic_publish("", "tasks", b"no task")
+        eventually(lambda: scalers.read() == [1, 1, 0], 30)
+        channel.basic_get("tasks", auto_ack=True)
+    eventually(lambda: scalers.read() == [0, 0, 0], 30)
     scalers.close()
     with pika.BlockingConnection(pika.URLParameters(cluster.rabbit.keda_urls()["amqp"])) as connection:
         for forbidden in (
@@ -70,6 +76,6 @@ def test_engines_come_with_the_queue_and_go_with_it(cluster: Cluster) -> None:
             cluster.stack.add()
         eventually(lambda: cluster.node.replicas > 1, 30, "more engines than one")
         wait_for_zero(cluster, 90)
-        seen = observe(cluster, scaling.decisions)
+        seen = outcome_of(cluster, scaling.decisions)
     assert all(check.holds for check in seen.tasks_survive(TASKS)), seen.tasks_survive(TASKS)
     assert not any(pod.was_killed for pod in seen.pods)

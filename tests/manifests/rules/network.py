@@ -45,6 +45,8 @@ OTHERS = [
     End("prometheus", "10.1.0.3", "monitoring", {NAME: "prometheus"}),
     End("gateway", "10.1.0.4", "gateway", {NAME: "envoy"}),
     End("dns", "10.1.0.5", "kube-system", {"k8s-app": "kube-dns"}),
+    End("dns on the node", "169.254.20.10"),
+    End("the address beside it", "169.254.20.11"),
     End("a pod of another namespace", "10.1.0.6", "default", {NAME: "engine", "app.kubernetes.io/part-of": "sluice"}),
     End(STRANGER, "10.1.0.7", "sluice", {"app": "stranger"}),
     End("the internet", "93.184.216.34"),
@@ -81,7 +83,7 @@ def picture(system: System) -> list[tuple[Iterable[str], Iterable[str], tuple[st
         (["keda"], {"rabbitmq"} & ours, ("TCP 5672", "TCP 15672")),
         (["prometheus"], (*FUNCTIONS, "engine"), ("TCP 8080",)),
         (["prometheus"], {"rabbitmq"} & ours, ("TCP 15692",)),
-        (ours, ["dns"], ("TCP 53", "UDP 53")),
+        (ours, ["dns", "dns on the node"], ("TCP 53", "UDP 53")),
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ from typing import Any
 import pymongo
 
 from tests.e2e.stack import ROOT
+from tests.load.options import PASSWORD_VARIABLE
 from tests.scaling.autoscaler import Decision
 from tests.scaling.cluster import Cluster, stopped_in_mid_work
 from tests.scaling.hpa import TOLERANCE
@@ -33,8 +35,8 @@ FIRST_START_SECONDS = 4.0
 #: Seconds beyond the cooldown after which no engine may be left.
 ZERO_SECONDS = 30.0
 
-#: Long tasks outlive the cooldown. That the run takes no ten minutes, all times of the ScaledObject and of the HPA are
-#: divided by this.
+#: Long tasks outlive the cooldown. That the trial takes no ten minutes, all times of the ScaledObject and of the HPA
+#: are divided by this.
 LONG_SPEED = 5.0
 
 #: So many long tasks, which is more than three engines hold, and how long each takes, in seconds (LONG_SPEED times that
@@ -52,8 +54,8 @@ class Check:
 
 
 @dataclass(frozen=True)
-class Observed:
-    """What became of a run's tasks, and of its engines. Times are Unix times."""
+class Outcome:
+    """What became of a trial's tasks, and of its engines. Times are Unix times."""
 
     tasks: list[dict[str, Any]]
     calls: dict[str, int]
@@ -100,9 +102,10 @@ def burst(cluster: Cluster, scaled: ScaledObject, out: Path) -> list[Check]:
             *("--kubeconfig", str(cluster.kubeconfig), "--broker", cluster.rabbit.operator_url),
             *("--back-to-zero", str(scaled.cooldown + ZERO_SECONDS), "--out", str(out)),
         ]
-        ended = subprocess.run(load, cwd=ROOT, check=False).returncode
+        environment = {**os.environ, PASSWORD_VARIABLE: cluster.rabbit.operator_password}
+        ended = subprocess.run(load, cwd=ROOT, env=environment, check=False).returncode
         none_left = wait_for_zero(cluster, ZERO_SECONDS)
-        seen = observe(cluster, scaling.decisions)
+        seen = outcome_of(cluster, scaling.decisions)
     first, zero = seen.first_start - seen.first_post, none_left - seen.last_end
     woken = next(decision.at for decision in seen.decisions if decision.after) - seen.first_post
     peak = max(decision.after for decision in seen.decisions)
@@ -139,7 +142,7 @@ def long_tasks(cluster: Cluster, scaled: ScaledObject, *, cured: bool) -> list[C
             cluster.stack.add()
         eventually(lambda: cluster.node.created, 30, "an engine")
         wait_for_zero(cluster, LONG_TASK_SECONDS * 3 + fast.cooldown + ZERO_SECONDS)
-        seen = observe(cluster, scaling.decisions, since=begun, pods=before)
+        seen = outcome_of(cluster, scaling.decisions, since=begun, pods=before)
     stopped = stopped_in_mid_work(seen.pods)
     tasks = sum(pod.stopped_in_mid_work for pod in stopped)
     killed = sum(pod.was_killed for pod in seen.pods)
@@ -175,17 +178,17 @@ def wait_for_zero(cluster: Cluster, seconds: float) -> float:
     return time.time()
 
 
-def observe(cluster: Cluster, decisions: list[Decision], since: float = 0.0, pods: int = 0) -> Observed:
+def outcome_of(cluster: Cluster, decisions: list[Decision], since: float = 0.0, pods: int = 0) -> Outcome:
     """What there is of the tasks that were created `since`, and of the pods after the first so many."""
     with pymongo.MongoClient[dict[str, Any]](cluster.stack.mongo.uri) as client:
         found = client[cluster.stack.queue]["tasks"].find()
         tasks = [task for task in found if moment(task["created_at"]) >= since]
-    return Observed(tasks, cluster.model.calls(), cluster.node.pods[pods:], list(decisions))
+    return Outcome(tasks, cluster.model.calls(), cluster.node.pods[pods:], list(decisions))
 
 
-#: What is run, in this order.
-Run = tuple[str, Callable[[Cluster, ScaledObject, Path], list[Check]]]
-RUNS: list[Run] = [
+#: What is tried, in this order.
+Trial = tuple[str, Callable[[Cluster, ScaledObject, Path], list[Check]]]
+TRIALS: list[Trial] = [
     (f"{BURST_TASKS} tasks of {BURST_TASK_SECONDS:g} s, {BURST_RATE:g} a second", burst),
     (
         f"{LONG_TASKS} tasks of {LONG_TASK_SECONDS:g} s, amqp triggers only",
