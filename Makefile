@@ -64,6 +64,10 @@ images: ## the images, with docker or buildah; BASE=debian without a registry, T
 try-images: $(TEST_READY) ## start the images that buildah has built as containers, which do a task together; TAG=
 	@$(BIN)/python -m tests.images $(if $(TAG),--tag $(TAG))
 
+control-plane: $(TEST_READY) ## the manifests on a real Kubernetes with KEDA, built here once (half an hour); needs Go
+	@$(BIN)/python -m tests.control_plane.programs
+	@CONTROL_PLANE=1 $(BIN)/python -m pytest tests/control_plane -s $(ARGS)
+
 secrets: supported-python ## make the Secrets that are missing in the cluster; ROTATE=engine, PRINT=1
 	@$(PYTHON) k8s/commands/secrets
 
