@@ -21,7 +21,7 @@ run: $(RUN_READY) ## Sluice in one process on PORT (8080), with no services
 
 test: check $(if $(shell command -v npm),$(MODULES)) ## all tests; ARGS="-k word" chooses
 	@if command -v go > /dev/null; then echo "FerretDB: `$(BIN)/python -m tests.servers.ferretdb`"; fi
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: $(TEST_READY) ## lint, format, types
 	@$(BIN)/ruff check --quiet .
@@ -52,8 +52,8 @@ screenshots: $(TEST_READY) ## pictures of the page in each of its states, in doc
 	@$(BIN)/python -m tests.web.screenshots
 
 load: $(TEST_READY) ## post tasks and watch them to the end; URL= TASKS=100 RATE=10 USERS=10 KIND=message ARGS="--help"
-	@$(BIN)/python -m tests.load $(if $(URL),--url $(URL)) $(if $(TASKS),--tasks $(TASKS)) $(if $(RATE),--rate $(RATE)) \
-		$(if $(USERS),--users $(USERS)) $(if $(KIND),--kind $(KIND)) $(ARGS)
+	@$(BIN)/python -m tests.load $(if $(URL),--url "$$URL") $(if $(TASKS),--tasks "$$TASKS") $(if $(RATE),--rate "$$RATE") \
+		$(if $(USERS),--users "$$USERS") $(if $(KIND),--kind "$$KIND") $(ARGS)
 
 scaling: $(TEST_READY) ## KEDA's rules over real engines, from none to ten and back; PICTURE=1
 	@$(BIN)/python -m tests.scaling $(if $(PICTURE),--picture)
@@ -68,13 +68,13 @@ control-plane: $(TEST_READY) ## the manifests on a real Kubernetes with KEDA, bu
 	@$(BIN)/python -m tests.control_plane.programs
 	@CONTROL_PLANE=1 $(BIN)/python -m pytest tests/control_plane -s $(ARGS)
 
-secrets: supported-python ## make the Secrets that are missing in the cluster; ROTATE=engine, PRINT=1
+secrets: supported-python ## make the Secrets that are missing in the cluster; OVERLAY=, ROTATE=engine, PRINT=1
 	@$(PYTHON) k8s/commands/secrets
 
-cluster-up: ## Sluice in a kind cluster on this machine; HTTP_PORT=8080 where 80 is taken
+cluster-up: ## Sluice in a kind cluster on this machine; HTTP_PORT=8080 HTTPS_PORT=8443
 	@k8s/commands/cluster-up
 
-deploy: ## bring the cluster to what OVERLAY (local) says; TAG=…
+deploy: ## bring the cluster to OVERLAY=local or production; TAG=…
 	@k8s/commands/deploy
 
 update: ## new code into the running cluster, and nothing else; TAG=… of pushed images

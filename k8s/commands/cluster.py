@@ -46,8 +46,11 @@ def kubectl(*arguments: str, given: str | None = None) -> str:
 
 
 def context_name() -> str:
-    """The cluster that is talked to, for people. Raises ClusterError when kubectl knows none."""
-    return os.environ.get("CONTEXT") or kubectl("config", "current-context").strip()
+    """The cluster that is talked to, for people. Without any the command ends. Raises ClusterError."""
+    if given := os.environ.get("CONTEXT"):
+        return given
+    contexts = kubectl("config", "view", "-o", "jsonpath={.current-context}").strip()
+    return contexts or give_up("kubectl knows no cluster. 'make cluster-up' makes one on this machine.")
 
 
 def usual_overlay() -> str:

@@ -47,8 +47,17 @@ needs_kustomize() {
     fi
 }
 
+# Ends the command when a tag can't be one. An empty one is none.
+needs_tag() {
+    [[ -z ${1:-} || $1 =~ ^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$ ]] || {
+        echo "'$1' is no tag of an image." >&2
+        exit 2
+    }
+}
+
 # Ends the command when no cluster answers; else `context` is the name of the one that does, and has been said.
 needs_cluster() {
+    command kubectl config view > /dev/null || exit 2
     context=${CONTEXT:-$(command kubectl config current-context 2> /dev/null)} || context=
     if [ -z "$context" ]; then
         echo "kubectl knows no cluster. 'make cluster-up' makes one on this machine." >&2

@@ -21,6 +21,7 @@ KUBECTL = """
 echo "$*" >> "$0.asked"
 for last; do :; done
 case "$*" in
+    "config view") ;;
     "version --client") echo "Kustomize Version: v5.0.1" ;;
     "version "*) ;;
     *current-context*) cat "$0.context" 2> /dev/null || echo stand-in ;;
@@ -49,7 +50,11 @@ CronJob/sweep sweep sluice/engine:old@sha256:0123
 """
 
 #: What production asks for where Secrets are missing.
-ELSEWHERE = dict.fromkeys(("MONGODB_URI", "RABBITMQ_URL", "RABBITMQ_HTTP_URL"), "any://{name}:{password}@elsewhere")
+ELSEWHERE = {
+    "MONGODB_URI": "mongodb://{name}:{password}@elsewhere",
+    "RABBITMQ_URL": "amqp://{name}:{password}@elsewhere/sluice",
+    "RABBITMQ_HTTP_URL": "https://elsewhere/sluice",
+}
 
 
 @pytest.fixture
@@ -135,6 +140,23 @@ def test_deploy_says_what_is_wrong_with_what_does_not_get_ready(stand_in: Path) 
     assert "cannot pull the image" in said
     assert "another matter" not in said
     assert "pods or logs of -l" in said
+
+
+@pytest.mark.parametrize("command", ["deploy", "update", "images"])
+@pytest.mark.parametrize("tag", ["a&b", "x; rm", "|;s|.*|id|e;#", "-dash", "a/b"])
+def test_a_tag_that_is_none_is_refused_before_anything_is_done(stand_in: Path, command: str, tag: str) -> None:
+    beside(stand_in, "containers").write_text(CONTAINERS)
+    (stand_in.parent / "buildah").symlink_to("/bin/true")
+    status, said = change(stand_in, command, OVERLAY="local", TAG=tag)
+    assert (status, "is no tag" in said) == (2, True)
+    assert not beside(stand_in, "asked").exists() or "set image" not in beside(stand_in, "asked").read_text()
+    assert not beside(stand_in, "applied").exists()
+
+
+@pytest.mark.parametrize("overlay", ["../base", "../..", "Local"])
+def test_a_path_is_no_overlay(stand_in: Path, overlay: str) -> None:
+    status, said = change(stand_in, "deploy", OVERLAY=overlay)
+    assert (status, "There is no overlay" in said) == (2, True)
 
 
 def test_deploy_stops_where_keda_or_the_overlay_is_missing(stand_in: Path) -> None:

@@ -249,6 +249,34 @@ def test_another_cluster_than_the_laptops_is_not_taken_for_one_like_it(tmp_path:
     assert not (tmp_path / "bin" / "kubectl.given").exists()
 
 
+def test_a_key_in_somebodys_shell_is_not_for_the_offline_model(tmp_path: Path) -> None:
+    path = path_of(tmp_path / "bin", {"kubectl": KUBECTL})
+    ended = run("secrets", path, OPENAI_API_KEY="sk-mine")
+    assert (ended.returncode, "is not used" in ended.stderr) == (0, True)
+    assert "model" not in in_yaml((tmp_path / "bin" / "kubectl.given").read_text())
+
+
+def test_what_follows_a_rotation_is_for_the_cluster_that_was_named(tmp_path: Path) -> None:
+    path = path_of(tmp_path / "bin", {"kubectl": KUBECTL})
+    ended = run("secrets", path, ROTATE="engine", CONTEXT="my prod", OVERLAY="local")
+    steps = ended.stdout.partition("Now, in this order:")[2]
+    assert steps.count("kubectl") == steps.count("kubectl --context 'my prod' ") > 2
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"MONGODB_URI": "mongodb://admin:admin@elsewhere"},
+        {"RABBITMQ_URL": "http://{name}:{password}@elsewhere"},
+        {"RABBITMQ_HTTP_URL": "https://{name}:{password}@elsewhere"},
+    ],
+)
+def test_an_address_that_can_not_be_filled_in_is_refused(wrong: dict[str, str]) -> None:
+    ended = run("secrets", path="/nonexistent", PRINT="1", **(ELSEWHERE | wrong))
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert next(iter(wrong)) in ended.stderr
+
+
 def test_no_new_root_is_made_for_a_database_that_has_one(tmp_path: Path) -> None:
     path = path_of(tmp_path / "bin", {"kubectl": KUBECTL})
     (tmp_path / "bin" / "kubectl.claims").write_text("persistentvolumeclaim/data-mongodb-0\n")
@@ -262,7 +290,9 @@ def test_an_overlay_of_ones_own_has_the_databases_that_its_parts_have(tmp_path: 
     shutil.copytree(ROOT / "k8s", tree)
     for overlay, upon in (("mine", "local"), ("yours", "production")):
         (tree / "overlays" / overlay).mkdir()
-        (tree / "overlays" / overlay / "kustomization.yaml").write_text(f"resources:\n  - ../{upon}\n")
+        (tree / "overlays" / overlay / "kustomization.yaml").write_text(
+            f"resources:\n  - ../{upon}\ncomponents: [../../components/http-route]\n"
+        )
     mine = run("secrets", "/nonexistent", tree=tmp_path, PRINT="1", OVERLAY="mine")
     assert "mongodb" in in_yaml(mine.stdout)
     yours = run("secrets", "/nonexistent", tree=tmp_path, PRINT="1", OVERLAY="yours")
@@ -272,7 +302,7 @@ def test_an_overlay_of_ones_own_has_the_databases_that_its_parts_have(tmp_path: 
 def test_no_secret_is_on_a_command_line_or_on_a_disk(tmp_path: Path) -> None:
     path = path_of(tmp_path / "bin", {"kubectl": KUBECTL})
     (tmp_path / "tmp").mkdir()
-    ended = run("secrets", path, OPENAI_API_KEY="sk-nobody-sees-this", TMPDIR=str(tmp_path / "tmp"))
+    ended = run("secrets", path, OPENAI_API_KEY="sk-nobody-sees-this", TMPDIR=str(tmp_path / "tmp"), ROTATE="model")
     assert ended.returncode == 0, ended.stderr
     made = in_yaml((tmp_path / "bin" / "kubectl.given").read_text())
     assert made.keys() == {*KEYS, "model"}

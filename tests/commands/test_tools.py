@@ -30,6 +30,7 @@ OLD_KUBECTL = 'echo "Client Version: v1.26.0"; echo "Kustomize Version: v4.5.7"'
 KUBECTL_WITHOUT_CLUSTER = """
 case "$*" in
     "version --client") echo "Kustomize Version: v5.0.1" ;;
+    "config view") ;;
     *current-context*) echo "error: current-context is not set" >&2; exit 1 ;;
     *) echo "asked for $*" >> "$0.asked"; exit 1 ;;
 esac
@@ -37,6 +38,7 @@ esac
 KUBECTL_WITH_A_DEAD_CLUSTER = """
 case "$*" in
     "version --client") echo "Kustomize Version: v5.0.1" ;;
+    "config view") ;;
     *current-context*) echo gone ;;
     *) echo "dial tcp 127.0.0.1:1: connection refused" >&2; exit 1 ;;
 esac

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from urllib.parse import quote
 
 import aiohttp
+import yaml
 from yarl import URL
 
 from tests.load.options import BrokerAddress, Options
@@ -81,8 +82,8 @@ class DeploymentObserver:
                 self._client = await config.new_client_from_config(self._kubeconfig, persist_config=False)
             read = client.AppsV1Api(self._client).read_namespaced_deployment
             deployment = await read(DEPLOYMENT, NAMESPACE, _request_timeout=LOOK_SECONDS)
-        except config.ConfigException as error:
-            raise NotObserved(f"the kubeconfig: {error}") from None
+        except (config.ConfigException, yaml.YAMLError, TypeError, ValueError, KeyError) as error:
+            raise NotObserved(f"the kubeconfig: {str(error).strip() or type(error).__name__}") from None
         except client.ApiException as error:
             raise NotObserved(f"the Kubernetes API answers {error.status} {error.reason}") from None
         except (aiohttp.ClientError, OSError, TimeoutError) as error:

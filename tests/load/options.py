@@ -7,11 +7,14 @@ import math
 import os
 import random
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import unquote, urlsplit
+
+Number = TypeVar("Number", int, float)
 
 #: Where an overview stops to count (`GET /tasks/get/overview`): a user with more tasks could not be watched by it.
 MAX_TASKS_PER_USER = 10_000
@@ -62,27 +65,42 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
     """Read the command line (`sys.argv` by default). Raises SystemExit(2) when it is wrong."""
     parser = argparse.ArgumentParser(
         prog="python -m tests.load",
+        usage="%(prog)s [options]",
         description="Post tasks, watch them to the end, and measure both.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("--url", type=_url, default="http://localhost:8080", help="where Sluice is")
-    add("--tasks", type=_positive_int, default=100, help="how many tasks")
-    add("--rate", type=_not_negative, default=10.0, help="tasks a second; 0: as fast as it can")
-    add("--users", type=_positive_int, default=10, help="how many users the tasks are spread over")
-    add("--kind", default="message", help="the kind of the tasks")
+    add("--url", type=_sluice, default="http://localhost:8080", help="where Sluice is (default: %(default)s)")
+    add("--tasks", type=_positive_int, default=100, help="how many tasks (default: %(default)s)")
+    add("--rate", type=_not_negative, default=10.0, help="tasks a second; 0: as fast as it can (default: %(default)s)")
+    add(
+        "--users",
+        type=_positive_int,
+        default=10,
+        help="how many users the tasks are spread over (default: %(default)s)",
+    )
+    add("--kind", default="message", help="the kind of the tasks (default: %(default)s)")
     add("--input", type=_input, action="append", default=[], metavar="FIELD=VALUE", help="an input of the kind, for "
         "all tasks; may be repeated. Without one, the kind's own examples are used")  # fmt: skip
-    add("--connections", type=_positive_int, default=32, help="posts on their way at once, at most")
+    add(
+        "--connections",
+        type=_positive_int,
+        default=32,
+        help="posts on their way at once, at most (default: %(default)s)",
+    )
     add("--kubeconfig", type=_file, help="records the replicas of the Deployment engine in the namespace sluice")
     add("--broker", type=broker_address, metavar="http://USER@HOST:15672/VHOST", help="records the queue's depth, "
         f"by RabbitMQ's management API; the password is taken from {PASSWORD_VARIABLE}")  # fmt: skip
-    add("--queue", default="tasks", help="the queue whose depth is recorded")
+    add("--queue", default="tasks", help="the queue whose depth is recorded (default: %(default)s)")
     add("--out", type=Path, help="the folder for the files (default: build/load/TIME-RUN)")
-    add("--timeout", type=_positive, default=480.0, help="seconds after the last post that the tasks may take")
+    add(
+        "--timeout",
+        type=_positive,
+        default=480.0,
+        help="seconds after the last post that the tasks may take (default: %(default)s)",
+    )
     add("--back-to-zero", type=_not_negative, default=300.0, metavar="SECONDS", help="how long to wait for zero "
-        "replicas at the end, with --kubeconfig")  # fmt: skip
+        "replicas at the end, with --kubeconfig (default: %(default)s)")  # fmt: skip
     add("--seed", type=int, help="chooses which examples are posted, in which order (default: random)")
     add("--quiet", action="store_true", help="no progress, only the table")
     given = parser.parse_args(arguments)
@@ -138,15 +156,28 @@ def _url(text: str) -> str:
     return text.rstrip("/")
 
 
+def _sluice(text: str) -> str:
+    if urlsplit(_url(text)).username is not None:
+        raise argparse.ArgumentTypeError("must be without a user and a password")
+    return _url(text)
+
+
+def _number(text: str, of: Callable[[str], Number]) -> Number:
+    try:
+        return of(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number") from None
+
+
 def _positive_int(text: str) -> int:
-    number = int(text)
+    number = _number(text, int)
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text} is less than 1")
     return number
 
 
 def _not_negative(text: str) -> float:
-    number = float(text)
+    number = _number(text, float)
     if not 0 <= number < math.inf:
         raise argparse.ArgumentTypeError(f"{text} is not 0 or more")
     return number

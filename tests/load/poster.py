@@ -101,7 +101,6 @@ class Poster:
             record = Record(post.number, post.user, due=due, sent=run.clock())
             run.records.append(record)
             await self._post(session, post, record)
-        self._meter.stop()
 
     async def _post(self, session: aiohttp.ClientSession, post: Post, record: Record) -> None:
         run, pause = self._run, FIRST_PAUSE

@@ -69,6 +69,12 @@ def await_answers(sluice: Embedded, accepted: int) -> None:
     eventually(lambda: counted(sluice, looks) >= enough, 20)
 
 
+def test_a_run_with_fewer_tasks_than_connections_measures_its_client_too(sluice: Embedded, tmp_path: Path) -> None:
+    url = str(sluice.client.base_url)
+    assert main(["--url", url, "--tasks", "10", "--rate", "5", "--users", "2", "--quiet", "--out", str(tmp_path)]) == 0
+    assert summary(tmp_path)["client"]["loop_lag_p95_seconds"] is not None
+
+
 def test_tasks_at_a_rate_are_all_seen_to_their_end(
     sluice: Embedded, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -21,7 +21,7 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     ("arguments", "words"),
     [
         (("--tasks", "0"), "argument --tasks: 0 is less than 1"),
-        (("--users", "many"), "argument --users: invalid"),
+        (("--users", "many"), "argument --users: 'many' is no number"),
         (("--rate", "-1"), "argument --rate: -1 is not 0 or more"),
         (("--rate", "nan"), "argument --rate: nan is not 0 or more"),
         (("--timeout", "0"), "argument --timeout: must be more than 0"),
