@@ -31,12 +31,15 @@ case "$*" in
     *"-f -"*) cat > /dev/null ;;
     "kustomize "*) exec %s "$last" ;;
     "apply "*"-k "*) exec %s "$last" > "$0.applied" ;;
-    *"get -k "*) echo Deployment/engine; echo StatefulSet/rabbitmq ;;
+    *"get -k "*)
+        [ ! -e "$0.forbidden" ] || { echo "Forbidden" >&2; exit 1; }
+        echo Deployment/engine; echo StatefulSet/rabbitmq ;;
     *"get deployment web"*) cat "$0.running" 2> /dev/null || true ;;
     *"get deployments,cronjobs"*) cat "$0.containers" 2> /dev/null || true ;;
     *"rollout status"*) ! grep -q :bad "$0.asked" || { echo "error: timed out waiting" >&2; exit 1; } ;;
     *"get events"*) echo "engine-7f-x1 Failed cannot pull the image"; echo "web-1 Failed another matter" ;;
     *"get pods"* | *logs*) echo "pods or logs of $4" ;;
+    *"set image"*web=*) [ ! -e "$0.forbidden" ] || { echo "Forbidden" >&2; exit 1; } ;;
     *"set image"*) ;;
     *) echo "unexpected: $*" >&2; exit 1 ;;
 esac
@@ -171,6 +174,12 @@ def test_deploy_stops_where_keda_or_the_overlay_is_missing(stand_in: Path) -> No
     assert not beside(stand_in, "applied").exists()
 
 
+def test_deploy_that_can_not_see_what_it_has_applied_does_not_say_that_all_is_well(stand_in: Path) -> None:
+    beside(stand_in, "forbidden").touch()
+    status, said = change(stand_in, "deploy", OVERLAY="local", TAG="1.2.3")
+    assert (status, "Forbidden" in said) == (1, True)
+
+
 # --- update ----------------------------------------------------------------------------------------------------------
 
 
@@ -202,6 +211,16 @@ def test_an_update_that_does_not_get_ready_is_taken_back(stand_in: Path) -> None
         "Deployment/web web=sluice/web@sha256:0123",
         "CronJob/sweep sweep=sluice/engine:old@sha256:0123",
     ]
+
+
+def test_an_update_of_which_a_part_is_refused_takes_the_other_parts_back(stand_in: Path) -> None:
+    beside(stand_in, "containers").write_text(CONTAINERS)
+    beside(stand_in, "forbidden").touch()
+    status, said = change(stand_in, "update", TAG="v2", READY_SECONDS="1")
+    assert (status, "are put back" in said) == (1, True)
+    engine = "Deployment/engine engine=registry.example:5000/sluice/engine"
+    assert [line for line in set_images(stand_in) if "engine engine=" in line] == [f"{engine}:v2", f"{engine}:old"]
+    assert not [line for line in set_images(stand_in) if line.startswith("CronJob")]
 
 
 def test_update_builds_only_for_the_laptops_cluster(stand_in: Path) -> None:

@@ -14,6 +14,7 @@ RECORD = 'echo "$(basename "$0") $*" >> "$(dirname "$0")/asked"\n'
 STAND_INS = {
     "docker": RECORD + 'case "$*" in info) [ ! -e "$0.dead" ] ;; port*) echo 127.0.0.1:8080 ;; esac',
     "kind": RECORD
+    + '[ ! -e "$0.dead" ] || exit 1\n'
     + 'case "$*" in "get clusters") cat "$0.clusters" 2> /dev/null || true ;; create*) cat > "$0.config" ;; esac',
     "make": RECORD,
     "kubectl": RECORD
@@ -125,6 +126,13 @@ def test_cluster_down_deletes_its_own_cluster_and_no_other(tools: Path) -> None:
     assert without.returncode == 0
     assert "delete namespace sluice" in without.stderr
     assert [line for line in asked(tools, "kind") if line != "get clusters"] == ["delete cluster --name sluice"]
+
+
+def test_cluster_down_does_not_take_a_kind_that_fails_for_one_without_clusters(tools: Path) -> None:
+    (tools / "kind.dead").touch()
+    ended = run("cluster-down", str(tools))
+    assert (ended.returncode, ended.stderr) == (2, "")
+    assert asked(tools, "kind") == ["get clusters"]
 
 
 @pytest.mark.parametrize(

@@ -277,6 +277,12 @@ def test_an_address_that_can_not_be_filled_in_is_refused(wrong: dict[str, str]) 
     assert next(iter(wrong)) in ended.stderr
 
 
+def test_print_0_prints_nothing_secret(tmp_path: Path) -> None:
+    ended = run("secrets", path_of(tmp_path / "bin", {"kubectl": KUBECTL}), PRINT="0")
+    assert ended.returncode == 0, ended.stderr
+    assert "kind: Secret" not in ended.stdout
+
+
 def test_no_new_root_is_made_for_a_database_that_has_one(tmp_path: Path) -> None:
     path = path_of(tmp_path / "bin", {"kubectl": KUBECTL})
     (tmp_path / "bin" / "kubectl.claims").write_text("persistentvolumeclaim/data-mongodb-0\n")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from k8s.commands import cluster
+from sluice.service import MAX_COUNT
 from tests.commands.running import COMMANDS, ROOT, path_of, run
 from tests.servers import require
 
@@ -99,3 +102,19 @@ def test_shellcheck_finds_nothing(script: Path) -> None:
         check=False,
     )
     assert found.returncode == 0, found.stdout
+
+
+def test_what_is_said_in_bash_and_in_python_is_the_same() -> None:
+    bash = "".join((COMMANDS / name).read_text() for name in ("preflight.sh", "kind.sh"))
+    said = dict(re.findall(r"^(NAMESPACE|KIND_CLUSTER)=(.+)$", bash, re.M))
+    assert said == {"NAMESPACE": cluster.NAMESPACE, "KIND_CLUSTER": cluster.LAPTOP.removeprefix("kind-")}
+    (many,) = re.findall(r"^MANY = ([\d_]+)$", (COMMANDS / "status").read_text(), re.M)
+    assert int(many) == MAX_COUNT
+
+
+def test_a_kubectl_that_can_not_read_its_settings_is_heard(tmp_path: Path) -> None:
+    broken = (
+        'case "$*" in "version --client") echo "Kustomize Version: v5.0.1" ;; *) echo "bad yaml" >&2; exit 1 ;; esac'
+    )
+    ended = run("logs", path_of(tmp_path / "bin", {"kubectl": broken}))
+    assert (ended.returncode, ended.stderr) == (2, "bad yaml\n")

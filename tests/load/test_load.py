@@ -69,6 +69,16 @@ def await_answers(sluice: Embedded, accepted: int) -> None:
     eventually(lambda: counted(sluice, looks) >= enough, 20)
 
 
+@pytest.mark.parametrize("content", ["not: [yaml", "a name", "clusters: 5"])
+def test_a_kubeconfig_that_is_none_is_said_in_words(
+    sluice: Embedded, tmp_path: Path, content: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "kubeconfig").write_text(content)
+    url = str(sluice.client.base_url)
+    assert main(["--url", url, "--tasks", "1", "--kubeconfig", str(tmp_path / "kubeconfig"), "--quiet"]) == 2
+    assert "the kubeconfig" in capsys.readouterr().err
+
+
 def test_a_run_with_fewer_tasks_than_connections_measures_its_client_too(sluice: Embedded, tmp_path: Path) -> None:
     url = str(sluice.client.base_url)
     assert main(["--url", url, "--tasks", "10", "--rate", "5", "--users", "2", "--quiet", "--out", str(tmp_path)]) == 0

@@ -28,6 +28,7 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (("--input", "text"), "argument --input: 'text' is not FIELD=VALUE"),
         (("--url", "localhost:8080"), "argument --url: 'localhost:8080' is no http:// or https:// address"),
         (("--url", "http://[x"), "argument --url: 'http://[x' is no http:// or https:// address"),
+        (("--url", "http://me:secret@localhost"), "argument --url: must be without a user and a password"),
         (("--kubeconfig", "/nowhere"), "argument --kubeconfig: there is no file /nowhere"),
         (("--broker", "http://localhost:15672"), "argument --broker: needs a user: http://USER@HOST"),
         (("--broker", "http://guest@localhost:15672"), "argument --broker: needs a password, in BROKER_PASSWORD"),
