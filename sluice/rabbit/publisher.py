@@ -1,11 +1,15 @@
-"""Publishing, confirmed, for many threads over one connection."""
+"""Publishing, confirmed, for many threads over one connection.
+
+A thread that sends encodes its message and leaves it; the connection's thread is woken once for all that were left
+meanwhile, writes them in one piece, and settles together all that the broker confirms together.
+"""
 
 from __future__ import annotations
 
 import logging
 import threading
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
 from concurrent.futures import TimeoutError as FutureTimeoutError
@@ -19,7 +23,9 @@ from pika.spec import Basic, BasicProperties
 
 from sluice.broker import Message, Topology
 from sluice.errors import BrokerUnavailable
+from sluice.rabbit.frames import LEAST_BODY_FRAME, publication
 from sluice.rabbit.link import Link, short
+from sluice.rabbit.wire import most_of_a_body, read_once_a_turn, write
 
 log = logging.getLogger(__name__)
 
@@ -29,16 +35,26 @@ MAX_UNCONFIRMED = 10_000
 #: Bytes of messages that may wait for their confirm in one process.
 MAX_UNCONFIRMED_BYTES = 32 * 1024 * 1024
 
+#: The number of the channel for messages, known before there is a connection, as their frames bear it. The link takes
+#: the lowest that is free, and never has more than two.
+CHANNEL = 3
+
+#: A message's id, its frames, and who waits for its confirm.
+_Entry = tuple[str, bytes, Future[None]]
+
 
 class Publisher:
     """Publishes for many threads over one connection, and pipelines the confirms: nobody waits for somebody else's."""
 
     def __init__(self, parameters: pika.URLParameters, topology: Topology, on_up: Callable[[], None]) -> None:
         self._lock = threading.Lock()
-        self._waiting: deque[tuple[Message, str, Future[None]]] = deque()
-        self._unconfirmed: dict[int, tuple[str, Future[None]]] = {}
+        self._waiting: list[_Entry] = []
+        #: What was sent, by the tag that the broker confirms it with, oldest first. On the connection's thread only.
+        self._unconfirmed: dict[int, _Entry] = {}
         self._unroutable: Counter[str] = Counter()
-        self._bytes = 0
+        #: Messages, and bytes of them, that wait to be sent or to be confirmed.
+        self._count = self._bytes = 0
+        self._body_frame = LEAST_BODY_FRAME
         self._counting: list[Future[int]] = []
         self._channel: Channel | None = None
         self._last_tag = 0
@@ -54,15 +70,19 @@ class Publisher:
 
     def send(self, message: Message, queue: str) -> Future[None]:
         future: Future[None] = Future()
+        try:
+            frames = publication(CHANNEL, message, queue, self._body_frame)
+        except Exception as error:
+            future.set_exception(BrokerUnavailable(f"the message can't be sent: {short(error)}"))
+            return future
         with self._lock:
             if self._is_down:
                 raise BrokerUnavailable("no connection to the queue")
-            unconfirmed = len(self._waiting) + len(self._unconfirmed)
-            if unconfirmed >= MAX_UNCONFIRMED or self._bytes > MAX_UNCONFIRMED_BYTES:
+            if self._count >= MAX_UNCONFIRMED or self._bytes > MAX_UNCONFIRMED_BYTES:
                 raise BrokerUnavailable("too many messages wait for the queue's confirm")
-            self._bytes += len(message.body)
-            future.add_done_callback(lambda _: self._forget(len(message.body)))
-            self._waiting.append((message, queue, future))
+            self._count += 1
+            self._bytes += len(frames)
+            self._waiting.append((message.id, frames, future))
             wake = self._channel is not None and not self._flushing
             self._flushing = self._flushing or wake
         if wake:
@@ -92,7 +112,7 @@ class Publisher:
 
     def close(self, timeout: float) -> None:
         deadline = time.monotonic() + timeout
-        while (self._waiting or self._unconfirmed) and self.is_connected and time.monotonic() < deadline:
+        while self._count and self.is_connected and time.monotonic() < deadline:
             time.sleep(0.01)
         self._link.close()
 
@@ -109,9 +129,11 @@ class Publisher:
         def ready(channel: Channel) -> None:
             with self._lock:
                 self._channel, self._last_tag = channel, 0
+                self._body_frame = most_of_a_body(connection)
+            read_once_a_turn(connection)
             self._welcome()
 
-        connection.channel(on_open_callback=opened)
+        connection.channel(CHANNEL, on_open_callback=opened)
 
     def _welcome(self) -> None:
         with self._lock:
@@ -123,32 +145,39 @@ class Publisher:
         log.warning("RabbitMQ takes no messages now (an alarm: memory or disk)")
         with self._lock:
             self._is_down = True
-            waiting = [future for _, _, future in self._waiting if future.set_running_or_notify_cancel()]
-            self._waiting.clear()
-        for future in waiting:
-            future.set_exception(BrokerUnavailable("the queue takes no messages now"))
+            waiting = self._take()
+        self._fail(waiting, "the queue takes no messages now")
 
-    def _forget(self, size: int) -> None:
-        with self._lock:
-            self._bytes -= size
+    def _take(self) -> list[_Entry]:
+        """All that waits to be sent and has not been taken back. With the lock held."""
+        left, self._waiting = self._waiting, []
+        taken = []
+        for entry in left:
+            if entry[2].set_running_or_notify_cancel():
+                taken.append(entry)
+            else:
+                self._count -= 1
+                self._bytes -= len(entry[1])
+        return taken
 
     def _flush(self) -> None:
-        while True:
-            with self._lock:
-                if self._channel is None or not self._waiting:
-                    self._flushing = False
-                    return
-                message, queue, future = self._waiting.popleft()
-                if not future.set_running_or_notify_cancel():
-                    continue
-            try:
-                self._channel.basic_publish("", queue, message.body, _properties(message), mandatory=True)
-            except Exception as error:
-                future.set_exception(BrokerUnavailable(f"the message can't be sent: {short(error)}"))
-                continue
-            with self._lock:
-                self._last_tag += 1
-                self._unconfirmed[self._last_tag] = (message.id, future)
+        with self._lock:
+            self._flushing = False
+            channel = self._channel
+            if channel is None:
+                return
+            taken = self._take()
+        if not taken:
+            return
+        try:
+            write(channel, [frames for _, frames, _ in taken])
+        except Exception as error:
+            self._fail(taken, f"the message can't be sent: {short(error)}")
+            self._link.reset()  # who knows what was sent, and which tags the broker gives
+            return
+        for entry in taken:
+            self._last_tag += 1
+            self._unconfirmed[self._last_tag] = entry
 
     def _returned(self, _channel: Channel, _method: Basic.Return, properties: BasicProperties, _body: bytes) -> None:
         """The queue is gone. RabbitMQ says so before it confirms."""
@@ -156,37 +185,46 @@ class Publisher:
 
     def _confirmed(self, frame: Any) -> None:
         tag: int = frame.method.delivery_tag
-        if frame.method.multiple:
-            tags = list(takewhile(lambda unconfirmed: unconfirmed <= tag, self._unconfirmed))  # they are in order
-        else:
-            tags = [tag]
-        for confirmed in tags:
-            message_id, future = self._unconfirmed.pop(confirmed)
-            if self._unroutable[message_id] > 0:
-                self._unroutable[message_id] -= 1
-                future.set_exception(BrokerUnavailable("the queue does not exist"))
-                self._link.call(self._link.reset)  # opening the connection afresh declares it again
-            elif isinstance(frame.method, Basic.Ack):
-                future.set_result(None)
-            else:
-                future.set_exception(BrokerUnavailable("the queue refused the message"))
+        # The tags are in order.
+        tags = list(takewhile(tag.__ge__, self._unconfirmed)) if frame.method.multiple else [tag]
+        confirmed = [self._unconfirmed.pop(tag) for tag in tags]
+        if self._unroutable:
+            confirmed = [entry for entry in confirmed if not self._was_returned(entry)]
+        if not isinstance(frame.method, Basic.Ack):
+            self._fail(confirmed, "the queue refused the message")
+            return
+        self._release(confirmed)
+        for _, _, future in confirmed:
+            future.set_result(None)
+
+    def _was_returned(self, entry: _Entry) -> bool:
+        if entry[0] not in self._unroutable:
+            return False
+        self._unroutable -= Counter([entry[0]])
+        self._fail([entry], "the queue does not exist")
+        self._link.call(self._link.reset)  # opening the connection afresh declares it again
+        return True
 
     def _down(self) -> None:
         with self._lock:
             self._channel, self._is_down, self._flushing = None, True, False
-            lost = [future for _, future in self._unconfirmed.values()]
-            lost += [future for _, _, future in self._waiting if future.set_running_or_notify_cancel()]
+            lost = [*self._unconfirmed.values(), *self._take()]
             counting, self._counting = self._counting, []
             self._unconfirmed.clear()
             self._unroutable.clear()
-            self._waiting.clear()
-        waiting: list[Future[Any]] = [*lost, *counting]
-        for future in waiting:
+        self._fail(lost, "the connection to the queue was lost")
+        for asked in counting:
             with suppress(InvalidStateError):
-                future.set_exception(BrokerUnavailable("the connection to the queue was lost"))
+                asked.set_exception(BrokerUnavailable("the connection to the queue was lost"))
 
+    def _fail(self, entries: list[_Entry], why: str) -> None:
+        self._release(entries)
+        for _, _, future in entries:
+            future.set_exception(BrokerUnavailable(why))
 
-def _properties(message: Message) -> BasicProperties:
-    return BasicProperties(
-        content_type="application/json", delivery_mode=2, message_id=message.id, headers=message.headers
-    )
+    def _release(self, entries: list[_Entry]) -> None:
+        """These messages wait no longer."""
+        size = sum([len(frames) for _, frames, _ in entries])
+        with self._lock:
+            self._count -= len(entries)
+            self._bytes -= size

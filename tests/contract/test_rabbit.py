@@ -7,13 +7,15 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
 
 import pika
 import pytest
 
 from sluice.broker import Delivery, Message, Topology, publish
 from sluice.errors import BrokerUnavailable, InvalidSettings
-from sluice.rabbit import RabbitTaskBroker, declare_topology
+from sluice.rabbit import RabbitTaskBroker, declare_topology, publisher, wire
 from tests.servers.rabbit import RabbitNode
 from tests.waiting import eventually
 
@@ -168,6 +170,158 @@ def test_a_message_taken_back_before_it_was_sent_never_is(rabbit: RabbitNode, ma
         assert future.result(5) is None
 
 
+@contextmanager
+def one_batch(broker: RabbitTaskBroker) -> Iterator[None]:
+    """What is sent in here is written together, once it is over: the connection's thread is busy."""
+    send(broker, "first")
+    is_busy, go_on = threading.Event(), threading.Event()
+
+    def be_busy() -> None:
+        is_busy.set()
+        go_on.wait(10)
+
+    assert broker._publisher._link.call(be_busy)
+    assert is_busy.wait(10)
+    yield
+    go_on.set()
+
+
+def _nothing_waits(broker: RabbitTaskBroker) -> bool:
+    state = broker._publisher
+    return (state._count, state._bytes, state._waiting, state._unconfirmed) == (0, 0, [], {}) and not state._unroutable
+
+
+def test_messages_that_wait_are_written_in_one_piece(make_broker: MakeBroker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """This leans on what pika does not promise (`sluice.rabbit.wire`)."""
+    broker, pieces = make_broker(), []
+    write_piece = wire._write_piece
+    with one_batch(broker):
+        futures = [broker.send(Message(str(number), b"x" * 400), broker.topology.tasks) for number in range(100)]
+        monkeypatch.setattr(wire, "_write_piece", lambda *piece: (pieces.append(len(piece[1])), write_piece(*piece)))
+        emit = pika.SelectConnection._adapter_emit_data
+        buffered: list[bytes] = []
+        monkeypatch.setattr(
+            pika.SelectConnection, "_adapter_emit_data", lambda self, data: (buffered.append(data), emit(self, data))
+        )
+    assert [future.result(5) for future in futures] == [None] * 100
+    assert len(pieces) == 1
+    assert pieces[0] > 100 * 400
+    assert buffered == [], "it went to the socket at once"
+    assert broker.ready(broker.topology.tasks) == 101
+    assert _nothing_waits(broker)
+
+
+def test_of_a_batch_what_is_taken_back_is_not_sent(make_broker: MakeBroker) -> None:
+    broker = make_broker()
+    with one_batch(broker):
+        futures = [broker.send(Message(str(number), b"{}"), broker.topology.tasks) for number in range(4)]
+        assert futures[0].cancel()
+        assert futures[2].cancel()
+    assert (futures[1].result(5), futures[3].result(5)) == (None, None)
+    ids: list[str] = []
+    broker.consume(10, lambda delivery: (ids.append(delivery.message.id), delivery.ack())[0], lambda _: None)
+    eventually(lambda: ids == ["first", "1", "3"])
+    assert _nothing_waits(broker)
+
+
+def test_of_a_batch_each_unroutable_message_is_an_error(rabbit: RabbitNode, make_broker: MakeBroker) -> None:
+    """The others may fail too, as the connection is opened afresh, but none is said to be kept that was not."""
+    broker = make_broker()
+    tasks, nowhere = broker.topology.tasks, broker.topology.unreadable
+    send(broker, "before")
+    with pika.BlockingConnection(pika.URLParameters(rabbit.url)) as connection:
+        connection.channel().queue_delete(nowhere.name)
+    with one_batch(broker):
+        sent = {name: broker.send(Message(name, b"{}"), tasks) for name in ("one", "two")}
+        lost = [broker.send(Message("same", b"{}"), nowhere) for _ in range(2)]
+        sent["same"] = broker.send(Message("same", b"{}"), tasks)
+    for future in lost:
+        assert isinstance(future.exception(5), BrokerUnavailable)
+    assert "does not exist" in str(lost[0].exception())
+    kept = {name for name, future in sent.items() if future.exception(5) is None}
+    eventually(lambda: broker.is_connected and _nothing_waits(broker))
+    ids: list[str] = []
+    broker.consume(10, lambda delivery: (ids.append(delivery.message.id), delivery.ack())[0], lambda _: None)
+    eventually(lambda: kept <= set(ids))
+
+
+def test_a_message_that_the_broker_refuses_is_an_error(rabbit: RabbitNode, make_broker: MakeBroker) -> None:
+    broker = make_broker()
+    send(broker, "one")
+    rule = '{"max-length": 1, "overflow": "reject-publish"}'
+    rabbit.ctl("set_policy", "full", f"^{broker.topology.tasks.name}$", rule)
+    try:
+        eventually(lambda: _is_refused(broker.send(Message("more", b"{}"), broker.topology.tasks)))
+    finally:
+        rabbit.ctl("clear_policy", "full")
+    eventually(lambda: _nothing_waits(broker))
+
+
+def _is_refused(future: Future[None]) -> bool:
+    return "refused" in str(future.exception(5))
+
+
+@pytest.mark.parametrize(("bound", "value"), [("MAX_UNCONFIRMED", 3), ("MAX_UNCONFIRMED_BYTES", 1000)])
+def test_more_than_may_wait_is_refused_at_once(
+    make_broker: MakeBroker, monkeypatch: pytest.MonkeyPatch, bound: str, value: int
+) -> None:
+    broker = make_broker()
+    with one_batch(broker):
+        monkeypatch.setattr(publisher, bound, value)
+        futures = [broker.send(Message(str(number), b"x" * 400), broker.topology.tasks) for number in range(3)]
+        with pytest.raises(BrokerUnavailable, match="too many"):
+            broker.send(Message("more", b"x" * 400), broker.topology.tasks)
+    assert [future.result(5) for future in futures] == [None] * 3
+    send(broker, "room-again")
+    assert _nothing_waits(broker)
+
+
+def test_more_than_a_socket_takes_arrives_whole_and_in_order(rabbit: RabbitNode, make_broker: MakeBroker) -> None:
+    """A broker that reads nothing for a while: the socket is full in the middle of a frame."""
+    broker = make_broker()
+    send(broker, "first")
+    bodies = {str(number): bytes([65 + number % 26]) * (1000 + 20_000 * number) for number in range(40)}
+    rabbit.freeze()
+    try:
+        futures = [broker.send(Message(name, body), broker.topology.tasks) for name, body in bodies.items()]
+        time.sleep(0.3)
+        futures += [broker.send(Message("small", b"{}"), broker.topology.tasks)]
+    finally:
+        rabbit.thaw()
+    assert [future.result(10) for future in futures] == [None] * 41
+    taken: list[Message] = []
+    broker.consume(10, lambda delivery: (taken.append(delivery.message), delivery.ack())[0], lambda _: None)
+    eventually(lambda: len(taken) == 42)
+    assert [(message.id, message.body) for message in taken[1:-1]] == list(bodies.items())
+
+
+def test_what_is_no_plain_socket_is_written_by_pika(make_broker: MakeBroker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with TLS."""
+
+    class Plain:
+        pass
+
+    monkeypatch.setattr(wire, "_AsyncPlaintextTransport", Plain)
+    broker = make_broker()
+    futures = [broker.send(Message(str(number), b"x" * 40_000), broker.topology.tasks) for number in range(20)]
+    assert [future.result(5) for future in futures] == [None] * 20
+    assert broker.ready(broker.topology.tasks) == 20
+
+
+def test_all_that_waits_for_a_broker_that_dies_is_told_at_once(rabbit: RabbitNode, make_broker: MakeBroker) -> None:
+    broker = make_broker()
+    send(broker, "first")
+    rabbit.freeze()
+    futures = [broker.send(Message(str(number), b"{}"), broker.topology.tasks) for number in range(50)]
+    rabbit.thaw()
+    rabbit.kill()
+    rabbit.start()
+    for future in futures:
+        assert future.exception(5) is None or isinstance(future.exception(), BrokerUnavailable)
+    eventually(lambda: _can_send(broker), 15)
+    assert _nothing_waits(broker)
+
+
 def test_lost_connections_leave_no_threads_behind(rabbit: RabbitNode, make_broker: MakeBroker) -> None:
     broker = make_broker()
     consumer = broker.consume(10, lambda delivery: delivery.ack(), lambda _: None)
@@ -246,6 +400,21 @@ def test_in_an_alarm_of_the_broker_a_publisher_is_told_at_once_and_nothing_is_se
     broker.consume(10, lambda delivery: (ids.append(delivery.message.id), delivery.ack())[0], lambda _: None)
     eventually(lambda: "again" in ids)
     assert "refused" not in ids
+
+
+def test_what_waits_to_be_sent_when_an_alarm_comes_is_told_at_once_and_never_sent(make_broker: MakeBroker) -> None:
+    broker = make_broker()
+    with one_batch(broker):
+        futures = [broker.send(Message(str(number), b"{}"), broker.topology.tasks) for number in range(3)]
+        assert futures[0].cancel()
+        broker._publisher._turn_away()
+    for future in futures[1:]:
+        with pytest.raises(BrokerUnavailable, match="takes no messages now"):
+            future.result(0)
+    assert _nothing_waits(broker)
+    broker._publisher._link.call(broker._publisher._welcome)
+    eventually(lambda: _can_send(broker))
+    assert broker.ready(broker.topology.tasks) == 2
 
 
 def test_headers_nested_too_deep_to_read_do_not_stop_the_line(rabbit: RabbitNode, make_broker: MakeBroker) -> None:
