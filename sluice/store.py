@@ -11,7 +11,8 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from concurrent.futures import Future
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
@@ -19,10 +20,18 @@ from typing import Any, Literal
 import pymongo
 from bson.errors import InvalidDocument
 from pymongo import ASCENDING, DESCENDING, ReturnDocument
-from pymongo.errors import ConfigurationError, DuplicateKeyError, InvalidURI, OperationFailure, PyMongoError
+from pymongo.errors import (
+    BulkWriteError,
+    ConfigurationError,
+    DuplicateKeyError,
+    InvalidURI,
+    OperationFailure,
+    PyMongoError,
+)
 
-from sluice.errors import InvalidSettings, StoreUnavailable, Unstorable
-from sluice.task import STATUSES, TERMINAL, Document, Status, Task, statuses_before, utc_now
+from sluice.errors import InvalidSettings, SluiceError, StoreUnavailable, Unstorable
+from sluice.task import STATUSES, TERMINAL, Document, Status, Task, statuses_before, utc_now, weight
+from sluice.writer import GroupWriter
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +43,9 @@ SUSPICIOUS_SECONDS, IMPATIENT_SECONDS = 5.0, 0.3
 #: BadValue, FailedToParse, TypeMismatch, Overflow, InvalidBSON, PathNotViable, ConflictingUpdateOperators,
 #: DollarPrefixedFieldName, EmptyFieldName, DottedFieldName, BSONObjectTooLarge, and one without a name for the same.
 REFUSALS = frozenset({2, 9, 14, 15, 22, 28, 40, 52, 56, 57, 10334, 17419})
+
+#: The code by which a server says that there is a document with this id.
+DUPLICATE = 11000
 
 INDEXES: dict[str, list[tuple[str, int]]] = {
     # The lists of a user: newest first, alone or with one filter.
@@ -52,6 +64,9 @@ INDEXES: dict[str, list[tuple[str, int]]] = {
 }
 
 
+#: The order of a list, and how many tasks of one come in one answer of the database: enough for a page as most are.
+NEWEST_FIRST, BATCH = [("created_at", DESCENDING), ("_id", DESCENDING)], 51
+
 #: Why an attempt came to nothing: a transient error, or the death of its process.
 Setback = Literal["failures", "crashes"]
 
@@ -64,8 +79,10 @@ class Cursor:
     task_id: str
 
 
-def cursor_of(task: Task) -> Cursor:
-    return Cursor(task.document["created_at"], task.id)
+def cursor_of(document: Document) -> Cursor:
+    """The place of a task, which has its `_id` and `created_at`, in a list."""
+    _aware(document)
+    return Cursor(document["created_at"], str(document["_id"]))
 
 
 def open_mongodb(uri: str, database: str, *, timeout: float = 2.0, name: str = "sluice") -> MongoTaskStore:
@@ -73,7 +90,7 @@ def open_mongodb(uri: str, database: str, *, timeout: float = 2.0, name: str = "
     try:
         client: pymongo.MongoClient[Document] = pymongo.MongoClient(
             uri,
-            tz_aware=True,
+            tz_aware=False,  # `_aware` gives times their zone; a list, which only writes them out, goes without
             appname=name,
             connect=False,  # a client that has connected must not be forked
             connectTimeoutMS=int(timeout * 1000),
@@ -110,6 +127,7 @@ class MongoTaskStore:
         self.clock = clock
         self._failed_at = float("-inf")
         self._turn: AbstractContextManager[Any] = threading.RLock() if one_at_a_time else nullcontext()
+        self._writer = GroupWriter(self._insert_group)
 
     def ping(self) -> None:
         with self._answering():
@@ -122,6 +140,8 @@ class MongoTaskStore:
                 self._tasks.create_index(keys, name=name)
 
     def close(self) -> None:
+        """Write what still waits to be inserted, and let go of the database."""
+        self._writer.close()
         self._client.close()
 
     # --- people ------------------------------------------------------------------------------------------------------
@@ -134,6 +154,15 @@ class MongoTaskStore:
             except DuplicateKeyError:
                 return self.get(task.id) or task
         return task
+
+    def insert_soon(self, task: Task) -> Future[Task]:
+        """As `insert`, together with all others that are on their way at the same time, in one round trip. Raises
+        StoreUnavailable here when too many wait already; the future raises StoreUnavailable or Unstorable.
+
+        A database that hangs is reported after `timeout` seconds; whoever comes while it does waits for that, and for
+        IMPATIENT_SECONDS more at most. Cancelling the future takes a task back that was not sent yet.
+        """
+        return self._writer.add(task)
 
     def get(self, task_id: str) -> Task | None:
         with self._answering():
@@ -148,9 +177,15 @@ class MongoTaskStore:
         limit: int = 50,
         after: Cursor | None = None,
         fields: Iterable[str] | None = None,
-    ) -> tuple[Sequence[Task], Cursor | None]:
+        shape: Callable[[Document], Any] | None = None,
+        max_bytes: int | None = None,
+    ) -> tuple[list[Any], Cursor | None]:
         """One page of a user's tasks, newest first, and where the next one starts (None after the last). With `fields`
-        only these are read; `_id` and `created_at` have to be among them."""
+        only these are read; `_id` and `created_at` have to be among them.
+
+        `shape` makes of each document, as soon as it is read, what the page shall hold, by default a Task; the times
+        that it is given may have no zone. It has to be a document when there are `max_bytes`: a page whose texts would
+        be longer ends sooner, but holds something, and no more than BATCH tasks are read in vain."""
         query: Document = {"user_id": user_id}
         if kind is not None:
             query["kind"] = kind
@@ -159,13 +194,22 @@ class MongoTaskStore:
         if after is not None:
             query["created_at"] = {"$lte": after.created_at}
             query["$or"] = [{"created_at": {"$lt": after.created_at}}, {"_id": {"$lt": after.task_id}}]
+        page: list[Any] = []
+        last: Document | None = None
+        size = 0
         with self._answering():
             found = self._tasks.find(query, None if fields is None else dict.fromkeys(fields, 1))
-            found = found.sort([("created_at", DESCENDING), ("_id", DESCENDING)]).limit(limit + 1)
-            tasks = [Task(_aware(document)) for document in found]
-        if len(tasks) <= limit:
-            return tasks, None
-        return tasks[:limit], cursor_of(tasks[limit - 1])
+            found = found.sort(NEWEST_FIRST).limit(limit + 1).batch_size(min(limit + 1, BATCH))
+            with closing(found):
+                for document in found:
+                    item: Any = Task(_aware(document)) if shape is None else shape(document)
+                    if max_bytes is not None:
+                        size += weight(item)
+                    if last is not None and (len(page) == limit or (max_bytes is not None and size > max_bytes)):
+                        return page, cursor_of(last)
+                    page.append(item)
+                    last = document
+        return page, None
 
     def count_by_status(self, user_id: str | None, at_most: int) -> dict[Status, int]:
         """How many tasks of each status a user has, or all users have (None). No count goes on beyond `at_most`, so
@@ -337,6 +381,45 @@ class MongoTaskStore:
 
     # -----------------------------------------------------------------------------------------------------------------
 
+    def _insert_group(self, tasks: Sequence[Task]) -> list[Task | SluiceError]:
+        """For each task the one that is stored, or why it is not. Raises StoreUnavailable for all of them."""
+        with self._answering():  # one bound for all that follows
+            if len(tasks) > 1:
+                with suppress(Unstorable):  # one of them is: each for itself finds out which
+                    return self._insert_many(tasks)
+            return [self._insert_alone(task) for task in tasks]
+
+    def _insert_many(self, tasks: Sequence[Task]) -> list[Task | SluiceError]:
+        outcomes: list[Task | SluiceError] = list(tasks)
+        with self._answering():
+            try:
+                self._tasks.insert_many([dict(task.document) for task in tasks], ordered=False)
+            except BulkWriteError as error:
+                if error.details.get("writeConcernErrors"):
+                    raise  # written, but not by a majority
+                wrong = {each["index"]: each["code"] for each in error.details["writeErrors"]}
+                earlier = {
+                    document["_id"]: Task(_aware(document))
+                    for document in self._tasks.find(
+                        {"_id": {"$in": [tasks[index].id for index, code in wrong.items() if code == DUPLICATE]}}
+                    )
+                }
+                for index, code in wrong.items():
+                    if code == DUPLICATE:
+                        outcomes[index] = earlier.get(tasks[index].id, tasks[index])
+                    elif code in REFUSALS:
+                        outcomes[index] = Unstorable("the database does not take this")
+                    else:
+                        log.warning("the database did not store a task: code %s", code)
+                        outcomes[index] = StoreUnavailable("The database does not answer.")
+        return outcomes
+
+    def _insert_alone(self, task: Task) -> Task | SluiceError:
+        try:
+            return self.insert(task)
+        except Unstorable as error:
+            return error
+
     def _find(self, query: Document, order: str, limit: int) -> list[Task]:
         with self._answering():
             found = self._tasks.find(query).sort(order, ASCENDING).limit(limit)
@@ -386,7 +469,7 @@ def _task(document: Document | None) -> Task | None:
 
 
 def _aware(document: Document) -> Document:
-    """mongomock and some servers give times without a zone; all that we store are UTC."""
+    """Times come without a zone; all that we store are UTC."""
     for field, value in document.items():
         if isinstance(value, datetime) and value.tzinfo is None:
             document[field] = value.replace(tzinfo=UTC)

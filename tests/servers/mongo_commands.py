@@ -57,6 +57,7 @@ class Commands:
             "dropDatabase": self._drop_database,
             "dropIndexes": self._drop_indexes,
             "endSessions": lambda _: {},
+            "explain": self._explain,
             "find": self._find,
             "findAndModify": self._find_and_modify,
             "getMore": self._get_more,
@@ -148,7 +149,7 @@ class Commands:
         if command.get("remove") and (command.get("new") or command.get("upsert")):
             raise CommandError(9, "Cannot specify both new=true or upsert=true and remove=true")
         result: Document | None
-        old = next(iter(collection.find(query, command.get("sort"))), None)
+        old = next(iter(collection.find(query, command.get("sort"), 1)), None)
         outcome: Document = {"n": 0 if old is None else 1}
         if change is None:
             result = old
@@ -175,9 +176,9 @@ class Commands:
     def _find(self, command: Document) -> Document:
         refuse(command, "collation", "let", "min", "max")
         collection = self._readable(command, "find")
-        found: Iterable[Document] = collection.find(command.get("filter") or {}, command.get("sort"))
         start, limit = int(command.get("skip") or 0), int(command.get("limit") or 0)
-        found = itertools.islice(found, start, start + limit if limit else None)
+        query, end = command.get("filter") or {}, start + limit if limit else None
+        found: Iterable[Document] = itertools.islice(collection.find(query, command.get("sort"), end), start, end)
         if projection := command.get("projection"):
             found = (projected(document, projection) for document in found)
         return self._open_cursor(command, found, command.get("batchSize"), single=bool(command.get("singleBatch")))
@@ -208,9 +209,21 @@ class Commands:
 
     def _count(self, command: Document) -> Document:
         refuse(command, "collation")
-        found = self._readable(command, "count").find(command.get("query") or {})
         start, limit = int(command.get("skip") or 0), abs(int(command.get("limit") or 0))
-        return {"n": len(found[start : start + limit if limit else None])}
+        end = start + limit if limit else None
+        found = self._readable(command, "count").find(command.get("query") or {}, None, end)
+        return {"n": len(found[start:end])}
+
+    def _explain(self, command: Document) -> Document:
+        """What a `find` costs; of what MongoDB answers, the parts that say whether an index serves it."""
+        explained = {"$db": command["$db"], **command["explain"]}
+        collection = self._readable(explained, "find")
+        limit = int(explained.get("limit") or 0) or None
+        costs = collection.explain(explained.get("filter") or {}, explained.get("sort"), limit)
+        stage: Document = {"stage": costs.stage, **({"indexName": costs.index} if costs.index else {})}
+        winning = {"stage": "SORT", "inputStage": stage} if costs.sorts else stage
+        stats = {"nReturned": costs.returned, "totalDocsExamined": costs.examined}
+        return {"queryPlanner": {"winningPlan": winning}, "executionStats": stats}
 
     def _distinct(self, command: Document) -> Document:
         refuse(command, "collation")

@@ -6,14 +6,17 @@ a clock nor the ids that were made up on the way.
 
 import datetime
 import itertools
+import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import bson
 from bson.codec_options import DEFAULT_CODEC_OPTIONS, CodecOptions
 from bson.errors import BSONError
+from sortedcontainers import SortedList
 
 from tests.servers.mongo_language import (
     CommandError,
@@ -32,7 +35,8 @@ MAX_DOCUMENT_BYTES = 16 * 1024 * 1024
 Key = tuple[Any, ...]
 
 
-#: Records of a journal beyond which a start begins a new one: to replay them all takes about a second.
+#: Records of a journal beyond which a start begins a new one, if that is much shorter: to replay them all takes about a
+#: second.
 LONG_JOURNAL = 20_000
 
 
@@ -101,7 +105,7 @@ def documents_written(
 
 
 class Index:
-    """An index: for each key the ids of the documents that have it."""
+    """An index: the documents' identities in the order of their values, as in the B-tree of a real server."""
 
     def __init__(self, spec: Document) -> None:
         self.spec = spec
@@ -110,22 +114,126 @@ class Index:
         self.unique = bool(spec.get("unique"))
         self.sparse = bool(spec.get("sparse"))
         self.partial = spec.get("partialFilterExpression")
-        self.entries: dict[Key, dict[Any, None]] = {}
+        self._entries: SortedList = SortedList()
+        #: Such entries: with one of them, the index can be looked into, but not gone through in order.
+        self._odd = 0
 
     @property
     def covers_all(self) -> bool:
         """Whether every document is in it, so that it can answer a query."""
         return not self.sparse and self.partial is None
 
+    @property
+    def is_odd(self) -> bool:
+        """Whether there are entries whose order here need not be MongoDB's, or several of one document."""
+        return self._odd > 0
+
     def keys(self, document: Document) -> set[Key]:
         if self.partial is not None and not matcher(self.partial)(document):
             return set()
         if self.sparse and all(is_missing(path, document) for path in self.paths):
             return set()
-        return {
-            tuple(hashable(value) for value in values)
-            for values in itertools.product(*(values_at(path, document) for path in self.paths))
-        }
+        values = [_values_at(path, document) for path in self.paths]
+        if all(len(found) == 1 for found in values):
+            return {tuple(itertools.chain.from_iterable(place(found[0]) for found in values))}
+        keys = itertools.product(*([place(value) for value in found] for found in values))
+        return {tuple(itertools.chain.from_iterable(key)) for key in keys}
+
+    def enter(self, document: Document, identity: Any) -> None:
+        keys = self.keys(document)
+        self._odd += self._oddities(keys)
+        for key in keys:
+            self._entries.add((*key, 0, identity))
+
+    def enter_all(self, documents: Mapping[Any, Document]) -> None:
+        """Enter many at once, by their identities: sorted once."""
+        entries = []
+        for identity, document in documents.items():
+            keys = self.keys(document)
+            self._odd += self._oddities(keys)
+            entries += [(*key, 0, identity) for key in keys]
+        self._entries.update(entries)
+
+    def leave(self, document: Document, identity: Any) -> None:
+        keys = self.keys(document)
+        self._odd -= self._oddities(keys)
+        for key in keys:
+            self._entries.remove((*key, 0, identity))
+
+    def under(self, prefix: Key) -> Iterator[Any]:
+        """The identities of the documents whose first values are these."""
+        return self.between(prefix, (*prefix, math.inf))
+
+    def between(self, low: Key, high: Key, *, backwards: bool = False) -> Iterator[Any]:
+        return (entry[-1] for entry in self._entries.irange(low, high, reverse=backwards))
+
+    def plan(self, wanted: Document, query: Document, order: Document | None) -> "Plan | None":
+        """How this index would help with a query that has `wanted` as its equalities; None if it would not."""
+        prefix: list[Any] = []
+        for path in self.paths:
+            if path not in wanted or isinstance(wanted[path], (list, bson.Regex)):
+                break
+            prefix.extend(place(wanted[path]))
+        equal = len(prefix) // 2
+        low, high = tuple(prefix), (*prefix, math.inf)
+        is_bounded = False
+        rest = self.paths[equal:]
+        if rest and not self._odd and is_operators(operators := query.get(rest[0])):
+            for name, value in operators.items():
+                rank, _ = bound = place(value)
+                if rank not in ORDERED or value is None or name not in ("$gt", "$gte", "$lt", "$lte"):
+                    continue
+                is_bounded = True  # to values of the same type, as MongoDB compares
+                at, after = (*prefix, *bound), (*prefix, *bound, math.inf)
+                if name in ("$gt", "$gte"):
+                    low, high = max(low, after if name == "$gt" else at), min(high, (*prefix, rank + 0.5))
+                else:
+                    low, high = max(low, (*prefix, rank)), min(high, at if name == "$lt" else after)
+        if not equal and not is_bounded:
+            return None
+        direction = self._direction(order, equal) if order and not self._odd else 0
+        is_whole = (
+            not is_bounded and set(query) <= set(self.paths[:equal]) and not any(map(is_operators, query.values()))
+        )
+        return Plan(self, low, high, equal, is_bounded, direction, is_whole)
+
+    def _direction(self, order: Document, equal: int) -> int:
+        """1 or -1 when going through the entries so gives the documents in this order already, else 0."""
+        fields = {path: way for path, way in order.items() if path not in self.paths[:equal]}
+        if list(fields) != self.paths[equal : equal + len(fields)] or len(set(fields.values())) > 1:
+            return 0
+        # All ways are the same, or a real server, whose index has its own, could not go through it in one.
+        if len({self.spec["key"][path] * way for path, way in fields.items()}) > 1:
+            return 0
+        return -1 if -1 in fields.values() else 1
+
+    def _oddities(self, keys: set[Key]) -> int:
+        return len(keys) if len(keys) > 1 or any(rank not in ORDERED for key in keys for rank in key[::2]) else 0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A way through an index: the part of it between two keys."""
+
+    index: Index
+    low: Key
+    high: Key
+    #: How many of the index's fields are given.
+    equal: int
+    is_bounded: bool
+    #: 1 or -1 where it gives the documents in the order that is asked for.
+    direction: int
+    #: Whether every document in it matches.
+    is_whole: bool
+
+    @property
+    def rank(self) -> tuple[float, bool]:
+        return self.equal + self.is_bounded / 2, self.direction != 0
+
+    def identities(self) -> Iterator[Any]:
+        found = self.index.between(self.low, self.high, backwards=self.direction < 0)
+        # A document is there once for each value of an array.
+        return iter(dict.fromkeys(found)) if self.index.is_odd else found
 
 
 class Collection:
@@ -137,11 +245,35 @@ class Collection:
         self.indexes: dict[str, Index] = {}
         self._pending = pending
 
-    def find(self, query: Document, order: Document | None = None) -> list[Document]:
-        """The documents that match, in `order`."""
+    def find(self, query: Document, order: Document | None = None, limit: int | None = None) -> list[Document]:
+        """The documents that match, in `order`; no more than `limit`."""
+        return self._search(query, order, limit, Costs())
+
+    def explain(self, query: Document, order: Document | None, limit: int | None) -> "Costs":
+        """What `find` has to do for its answer."""
+        costs = Costs()
+        costs.returned = len(self._search(query, order, limit, costs))
+        return costs
+
+    def _search(self, query: Document, order: Document | None, limit: int | None, costs: "Costs") -> list[Document]:
         matches = matcher(query)
-        found = [document for document in self._candidates(query) if matches(document)]
-        return sorted_by(found, order) if order else found
+        found: Iterable[Document]
+        if (identities := self._identities(query)) is not None:
+            costs.stage = "IDHACK"
+            found = self._by_identity(identities)
+        elif (plan := self._plan(query, order)) is not None:
+            costs.stage, costs.index = "IXSCAN", plan.index.name
+            found = costs.counted(self.documents[identity] for identity in plan.identities())
+            order = None if plan.direction else order
+            if plan.is_whole:
+                matches = matches_all
+        else:
+            found = costs.counted(self.documents.values())
+        found = (document for document in found if matches(document))
+        if order:
+            costs.sorts = True
+            return sorted_by(found, order)[:limit]
+        return list(itertools.islice(found, limit))
 
     def insert(self, document: Document) -> Document:
         """Adds a document, as it will be read again. Raises CommandError 11000."""
@@ -175,9 +307,12 @@ class Collection:
             if index.name == spec["name"] or list(index.spec["key"].items()) == list(spec["key"].items()):
                 raise CommandError(85, f"An index like {spec['name']} already exists with other options: {index.spec}")
         index = Index(spec)
-        for document in self.documents.values():
-            self._refuse_duplicate(index, document)
-            self._enter(index, document)
+        if index.unique:
+            for document in self.documents.values():
+                self._refuse_duplicate(index, document)
+                index.enter(document, hashable(document["_id"]))
+        else:
+            index.enter_all(self.documents)
         self.indexes[index.name] = index
         self._record(index=spec)
         return True
@@ -227,31 +362,20 @@ class Collection:
         identity = hashable(document["_id"])
         for index in self.indexes.values():
             if old is not None:
-                self._leave(index, old)
-            self._enter(index, document)
+                index.leave(old, identity)
+            index.enter(document, identity)
         self.documents[identity] = document
 
     def _forget(self, document: Document) -> None:
         for index in self.indexes.values():
-            self._leave(index, document)
+            index.leave(document, hashable(document["_id"]))
         del self.documents[hashable(document["_id"])]
-
-    def _enter(self, index: Index, document: Document) -> None:
-        for key in index.keys(document):
-            index.entries.setdefault(key, {})[hashable(document["_id"])] = None
-
-    def _leave(self, index: Index, document: Document) -> None:
-        identity = hashable(document["_id"])
-        for key in index.keys(document):
-            index.entries[key].pop(identity, None)
-            if not index.entries[key]:
-                del index.entries[key]
 
     def _refuse_duplicate(self, index: Index, document: Document) -> None:
         if index.unique:
             identity = hashable(document["_id"])
             for key in index.keys(document):
-                if any(other != identity for other in index.entries.get(key, ())):
+                if any(other != identity for other in index.under(key)):
                     raise self._duplicate(index.name, index.spec["key"], document)
 
     def _duplicate(self, name: str, pattern: Document, document: Document) -> CommandError:
@@ -259,20 +383,20 @@ class Collection:
         message = f"E11000 duplicate key error collection: {self.namespace} index: {name} dup key: {value}"
         return CommandError(11000, message, keyPattern=dict(pattern), keyValue=value)
 
-    def _candidates(self, query: Document) -> list[Document]:
-        """A few documents among which all matching ones are: through the _id or an index, else all of them."""
+    def _identities(self, query: Document) -> list[Any] | None:
+        """The _ids among which those of all matching documents are, if the query says so."""
         wanted = equalities(query)
         identity: Any = query.get("_id")
         identities = [wanted["_id"]] if "_id" in wanted else identity.get("$in") if is_operators(identity) else None
         if isinstance(identities, list) and not any(isinstance(value, bson.Regex) for value in identities):
-            return self._by_identity(identities)
-        for index in self.indexes.values():
-            if index.covers_all and all(path in wanted for path in index.paths):
-                values = [wanted[path] for path in index.paths]
-                if not any(isinstance(value, (list, bson.Regex)) for value in values):
-                    found = index.entries.get(tuple(hashable(value) for value in values), {})
-                    return [self.documents[key] for key in found]
-        return list(self.documents.values())
+            return identities
+        return None
+
+    def _plan(self, query: Document, order: Document | None) -> Plan | None:
+        """The best way through an index; None if all documents have to be looked at."""
+        wanted = equalities(query)
+        plans = [index.plan(wanted, query, order) for index in self.indexes.values() if index.covers_all]
+        return max((plan for plan in plans if plan is not None), key=lambda plan: plan.rank, default=None)
 
     def _by_identity(self, identities: Iterable[Any]) -> list[Document]:
         keys = dict.fromkeys(hashable(identity) for identity in identities)
@@ -280,6 +404,22 @@ class Collection:
 
     def _record(self, **what: Any) -> None:
         self._pending.append(bson.encode({"ns": self.namespace, **what}))
+
+
+@dataclass
+class Costs:
+    """What a search did: the words are those of MongoDB's explain."""
+
+    stage: str = "COLLSCAN"
+    index: str | None = None
+    sorts: bool = False
+    examined: int = 0
+    returned: int = 0
+
+    def counted(self, documents: Iterable[Document]) -> Iterator[Document]:
+        for document in documents:
+            self.examined += 1
+            yield document
 
 
 class Store:
@@ -296,7 +436,7 @@ class Store:
             else:
                 self.collection(record["ns"]).replay(record)
         self._pending.clear()
-        if length > LONG_JOURNAL:
+        if length > max(LONG_JOURNAL, 2 * sum(len(collection.documents) for collection in self.collections.values())):
             journal.begin_anew(list(self._snapshot()))
 
     def _snapshot(self) -> Iterator[bytes]:
@@ -332,6 +472,40 @@ class Store:
         if self._pending:
             self._journal.append(self._pending)
             self._pending.clear()
+
+
+#: The order of types in an index, as far as values of the same type are ordered here as in MongoDB: the Comparison/Sort
+#: Order of its manual.
+RANKS: dict[type, int] = {
+    type(None): 1,
+    int: 2,
+    float: 2,
+    bson.Int64: 2,
+    str: 3,
+    bson.ObjectId: 7,
+    bool: 8,
+    datetime.datetime: 9,
+}
+ORDERED = frozenset(RANKS.values())
+
+
+def place(value: Any) -> tuple[int, Any]:
+    """Where a value stands in an index: a rank and what is compared with others of that rank."""
+    rank = RANKS.get(type(value))
+    if rank is None or value != value:  # NaN has no place
+        return 99, repr(hashable(value))
+    return rank, 0 if value is None else value
+
+
+def matches_all(_: Document) -> bool:
+    return True
+
+
+def _values_at(path: str, document: Document) -> list[Any]:
+    value = document.get(path)
+    if (value is not None and not isinstance(value, (dict, list))) or (path in document and value is None):
+        return [value]
+    return values_at(path, document)
 
 
 def hashable(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime
+import random
 import struct
 import threading
 import uuid
@@ -321,6 +322,71 @@ def test_hands_out_long_results_in_batches(tasks: Tasks) -> None:
     big = "x" * 3_000_000
     tasks.insert_many([{"_id": f"big{i}", "text": big} for i in range(8)])
     assert sum(len(document["text"]) for document in tasks.find({"text": big})) == 8 * len(big)
+
+
+#: Without true and NaN: in a search of all, where mongomock compares, true is 1 and NaN is not itself.
+ODD: list[Any] = [[], [1, "a"], {"x": 1}, b"bytes", bson.ObjectId(b"0" * 12), 2.5, 1, 1.0]
+
+
+@pytest.mark.parametrize("odd", [[], ODD], ids=["plain values", "values of any type"])
+def test_ordered_indexes_answer_as_a_search_of_all_would(client: Client, odd: list[Any]) -> None:
+    """Equalities, bounds and orders of all sorts, over documents that come, change and go."""
+    dice = random.Random(7)
+    moments = [datetime.datetime(2026, 1, 1, 0, 0, second, tzinfo=datetime.UTC) for second in range(4)]
+    values: list[Any] = [None, "", "a", "b", *moments, *odd]
+    plain, indexed = client["test"][f"plain_{uuid.uuid4().hex}"], client["test"][f"indexed_{uuid.uuid4().hex}"]
+    indexed.create_index([("a", ASCENDING), ("b", DESCENDING), ("_id", DESCENDING)])
+    indexed.create_index([("a", ASCENDING), ("c", ASCENDING), ("b", ASCENDING)])
+    indexed.create_index([("c", ASCENDING), ("b", ASCENDING)])
+
+    def anything() -> dict[str, Any]:
+        return {name: dice.choice(values) for name in "abc" if dice.random() < 0.9}
+
+    def condition() -> Any:
+        if dice.random() < 0.6:
+            return dice.choice(values)
+        bounds = {operator: dice.choice(values) for operator in dice.sample(["$lt", "$lte", "$gt", "$gte"], 2)}
+        return dice.choice([bounds, {"$not": {"$gt": dice.choice(moments)}}, {"$eq": dice.choice(values)}])
+
+    for number in range(150):
+        for collection, document in zip((plain, indexed), [{"_id": f"{number:03}", **anything()}] * 2, strict=True):
+            collection.insert_one(dict(document))
+    for number in range(150):
+        changed, gone = f"{dice.randrange(150):03}", f"{dice.randrange(150):03}"
+        change = {"$set": anything() or {"a": None}}
+        query = {name: condition() for name in dice.sample("abc", dice.randrange(1, 4))}
+        order = dice.choice([[("b", -1), ("_id", -1)], [("b", 1), ("_id", 1)], [("_id", 1)], [("c", 1), ("_id", -1)]])
+        limit = dice.choice([0, 3])
+        for collection in (plain, indexed):
+            collection.update_one({"_id": changed}, change)
+            if number % 5 == 0:
+                collection.delete_one({"_id": gone})
+        answers = []
+        for collection in (plain, indexed):
+            try:
+                answers.append([found["_id"] for found in collection.find(query).sort(order).limit(limit)])
+            except OperationFailure as error:
+                answers.append([str(error.code)])
+        assert answers[0] == answers[1], (query, order, limit)
+
+
+def test_explains_whether_an_index_serves_a_query(client: Client) -> None:
+    name = f"tasks_{uuid.uuid4().hex}"
+    client["test"][name].create_index([("a", ASCENDING), ("b", DESCENDING)])
+    client["test"][name].insert_many([{"_id": number, "a": number % 2, "b": number} for number in range(20)])
+
+    def explained(query: dict[str, Any], sort: dict[str, int], limit: int = 0) -> tuple[Any, int]:
+        command = {"find": name, "filter": query, "sort": sort, "limit": limit}
+        found = client["test"].command("explain", command)
+        return found["queryPlanner"]["winningPlan"], found["executionStats"]["totalDocsExamined"]
+
+    scan = {"stage": "IXSCAN", "indexName": "a_1_b_-1"}
+    assert explained({"a": 1}, {"b": -1}, 3) == (scan, 3)
+    assert explained({"a": 1}, {"b": 1}, 3) == (scan, 3), "backwards"
+    assert explained({"a": 1, "b": {"$lt": 5}}, {"b": -1}) == (scan, 2)
+    assert explained({"a": 1}, {"_id": 1}, 3) == ({"stage": "SORT", "inputStage": scan}, 10)
+    assert explained({"b": 1}, {"b": 1}) == ({"stage": "SORT", "inputStage": {"stage": "COLLSCAN"}}, 20)
+    assert explained({"_id": 1}, {}) == ({"stage": "IDHACK"}, 0)
 
 
 def test_manages_indexes_and_collections(client: Client) -> None:

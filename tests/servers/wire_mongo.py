@@ -7,6 +7,7 @@ or retryable writes. The protocol: https://www.mongodb.com/docs/manual/reference
 
 import argparse
 import contextlib
+import gc
 import itertools
 import signal
 import socket
@@ -168,7 +169,10 @@ def main() -> None:
     parser.add_argument("--journal", type=Path, required=True)
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    gc.disable()
     commands = Commands(Store(Journal(options.journal)))
+    gc.freeze()  # what a long journal has left is not gone through again and again
+    gc.enable()
     threading.Thread(target=sweep, args=[commands], daemon=True).start()
     with Server(options.port, commands) as server:
         print(f"wire_mongo: ready on {LOOPBACK}:{options.port}", flush=True)
