@@ -13,6 +13,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, Va
 
 from sluice.errors import InvalidSettings
 
+# pydantic looks for plugins among all that is installed before it builds its first model; there are none here.
+os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+
 
 def _url(*schemes: str) -> AfterValidator:
     def check(given: SecretStr) -> SecretStr:
@@ -74,7 +77,7 @@ class Settings(BaseModel):
         None, description="`json`, or `text` for people (what `make run` takes)."
     )
     workers: int = Field(2, description="Processes that serve one function.", ge=1)
-    threads: int = Field(16, description="Threads of each of these processes.", ge=1)
+    threads: int = Field(16, description="Threads of each of these processes, for calls that block.", ge=1)
 
     prometheus_multiproc_dir: str | None = Field(
         None, description="Where worker processes share their metrics; the gunicorn settings choose it."
@@ -117,3 +120,8 @@ def reveal(secret: SecretStr | None) -> str:
     if secret is None:
         raise InvalidSettings("a setting that is needed is not set")
     return secret.get_secret_value()
+
+
+def shares_metrics() -> bool:
+    """Whether the worker processes of a function share their metrics: asked before the settings are read."""
+    return bool(os.environ.get("PROMETHEUS_MULTIPROC_DIR"))

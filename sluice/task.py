@@ -54,12 +54,16 @@ def utc_now() -> datetime:
 
 
 def to_milliseconds(moment: datetime) -> datetime:
-    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
+    beyond = moment.microsecond % 1000
+    return moment.replace(microsecond=moment.microsecond - beyond) if beyond else moment
 
 
 def format_time(moment: datetime) -> str:
-    """RFC 3339 in UTC with milliseconds: `2026-07-14T00:00:00.000Z`."""
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    """RFC 3339 in UTC with milliseconds: `2026-07-14T00:00:00.000Z`. A time without a zone is in UTC, as all of BSON
+    are."""
+    if moment.tzinfo is not None:
+        moment = moment.astimezone(UTC).replace(tzinfo=None)  # without a zone it is written in half the time
+    return moment.isoformat("T", "milliseconds") + "Z"
 
 
 def parse_time(text: str) -> datetime:
@@ -67,7 +71,7 @@ def parse_time(text: str) -> datetime:
     moment = datetime.fromisoformat(text)
     if moment.tzinfo is None:
         raise ValueError("a time needs a zone")
-    return to_milliseconds(moment.astimezone(UTC))
+    return to_milliseconds(moment if moment.tzinfo is UTC else moment.astimezone(UTC))
 
 
 def new_id() -> str:
@@ -133,13 +137,28 @@ def expiry(task: Task, last_error: Document | None) -> Document:
     return {"code": "expired", "message": message}
 
 
-class Task:
-    """A view on a task's document, with names and types for what every kind has."""
+def shown(document: Document) -> Document:
+    """A task's document as the API shows it: without the engine's bookkeeping, times as text."""
+    return {
+        field: format_time(value) if isinstance(value, datetime) else value
+        for field, value in document.items()
+        if field not in PRIVATE_FIELDS
+    }
 
-    __slots__ = ("document",)
+
+def weight(document: Document) -> int:
+    """About how many bytes the texts of a task's document have."""
+    return sum([len(value) for value in document.values() if isinstance(value, str)])
+
+
+class Task:
+    """A view on a task's document, which does not change, with names and types for what every kind has."""
+
+    __slots__ = ("_message", "document")
 
     def __init__(self, document: Document) -> None:
         self.document = document
+        self._message: bytes | None = None
 
     def __repr__(self) -> str:
         return f"<Task {self.id} {self.kind} {self.status}>"
@@ -198,7 +217,7 @@ class Task:
     @property
     def weight(self) -> int:
         """About how many bytes its texts have."""
-        return sum(len(value) for value in self.document.values() if isinstance(value, str))
+        return weight(self.document)
 
     def is_leased(self, now: datetime) -> bool:
         """Whether a living engine says that it is at work on this task."""
@@ -209,16 +228,14 @@ class Task:
         return Task({**self.document, **changes})
 
     def to_json(self) -> Document:
-        """The task as the API shows it: without the engine's bookkeeping, times as text."""
-        return {
-            field: format_time(value) if isinstance(value, datetime) else value
-            for field, value in self.document.items()
-            if field not in PRIVATE_FIELDS
-        }
+        """The task as the API shows it: see `shown`."""
+        return shown(self.document)
 
     def to_message(self) -> bytes:
-        """The whole task as the body of a queue message (UTF-8 JSON)."""
-        return json.dumps(self.to_json(), ensure_ascii=False, separators=(",", ":")).encode()
+        """The whole task as the body of a queue message (UTF-8 JSON): `to_json`, written once."""
+        if self._message is None:
+            self._message = json.dumps(self.to_json(), ensure_ascii=False, separators=(",", ":")).encode()
+        return self._message
 
     @classmethod
     def from_message(cls, body: bytes) -> Task:
@@ -228,7 +245,7 @@ class Task:
         kind is not looked at: that needs the kind, and is the handler's business.
         """
         try:
-            document = json.loads(body, parse_constant=_refuse, parse_float=_finite)
+            document = _decoder.decode(body.decode())
         except (ValueError, RecursionError) as error:
             raise NotATask("not JSON") from error
         if not isinstance(document, dict):
@@ -241,11 +258,12 @@ class Task:
         _check(document, "status", document.get("status") in STATUSES)
         attempts = document.get("attempts")
         _check(document, "attempts", type(attempts) is int and 0 <= attempts <= MAX_ATTEMPTS)
-        if _depth(document) > MAX_DEPTH:
+        if _may_be_deep(body) and _depth(document) > MAX_DEPTH:
             raise NotATask("too deeply nested")
         _check(document, "steps", _is_list_of_objects(document.get("steps")))
         for field in TIME_FIELDS:
-            document[field] = _time_or_none(document, field)
+            text = document.get(field)
+            document[field] = None if text is None else _time(text, field)
         for field in ("created_at", "deadline"):
             _check(document, field, document[field] is not None)
         return cls(document)
@@ -262,9 +280,18 @@ def _finite(digits: str) -> float:
     return number
 
 
+#: Made once: `json.loads` makes a new one for every text that it is given hooks for.
+_decoder = json.JSONDecoder(parse_constant=_refuse, parse_float=_finite)
+
+
 def _check(document: Document, field: str, holds: bool) -> None:
     if not holds:
         raise NotATask(f"{field} is missing or of the wrong type" if field in document else f"{field} is missing")
+
+
+def _may_be_deep(body: bytes) -> bool:
+    """Whether a text opens enough lists and objects to be too deep. Nearly none does, and counting costs nothing."""
+    return body.count(b"[") + body.count(b"{") >= MAX_DEPTH
 
 
 def _depth(value: Any) -> int:
@@ -285,10 +312,7 @@ def _is_list_of_objects(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(item, dict) for item in value)
 
 
-def _time_or_none(document: Document, field: str) -> datetime | None:
-    text = document.get(field)
-    if text is None:
-        return None
+def _time(text: Any, field: str) -> datetime:
     try:
         return parse_time(text)
     except (TypeError, ValueError, OverflowError) as error:

@@ -3,18 +3,36 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING
 
 from functions.engine.engine import Engine
 from sluice.errors import Unavailable
+from sluice.metrics import exposition
 from sluice.services import Services
+
+if TYPE_CHECKING:
+    from http.server import ThreadingHTTPServer
 
 
 class HealthServer:
-    """Serves on a thread of its own. `port` is the one that it listens on (the system's choice when given 0)."""
+    """Listens from the beginning, on `port` (the system's choice when given 0), and answers from `start` on, by threads
+    of its own. Raises OSError when it can't listen."""
 
     def __init__(self, engine: Engine, services: Services, host: str, port: int) -> None:
+        self._engine = engine
+        self._services = services
+        self._listener = socket.create_server((host, port))
+        self._server: ThreadingHTTPServer | None = None
+        self.port: int = self._listener.getsockname()[1]
+
+    def start(self) -> None:
+        # Imported here: a first message that waits for the engine comes before who asks for its health.
+        from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+        engine, services = self._engine, self._services
+
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
             timeout = 30  # seconds that an idle connection keeps its thread
@@ -30,22 +48,23 @@ class HealthServer:
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002
                 pass
 
-        self._server = ThreadingHTTPServer((host, port), Handler)
-        self._server.daemon_threads = True
-        self.port = self._server.server_address[1]
-        threading.Thread(target=self._server.serve_forever, name="health", daemon=True).start()
+        server = ThreadingHTTPServer(("", 0), Handler, bind_and_activate=False)
+        server.socket.close()
+        server.socket = self._listener
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, name="health", daemon=True).start()
+        self._server = server
 
     def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        if self._server is not None:
+            self._server.shutdown()
+        self._listener.close()
 
 
 def respond(path: str, engine: Engine, services: Services) -> tuple[int, str, bytes]:
     """Status, content type and body. Healthy: a restart would mend nothing. Ready: tasks can be taken and stored."""
     if path == "/metrics":
-        from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-
-        return 200, CONTENT_TYPE_LATEST, generate_latest()
+        return 200, *exposition()
     if path == "/healthz":
         complaints = engine.complaints()
         return _json(503 if complaints else 200, {"status": "unwell" if complaints else "ok", "complaints": complaints})

@@ -6,6 +6,7 @@ until the decision is carried out, the message is still the queue's.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import random
 import threading
@@ -15,7 +16,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
-from itertools import chain, repeat
 from typing import Any, Literal, TypeVar
 
 from pydantic import ValidationError
@@ -110,6 +110,8 @@ class Worker:
         self._handlers = handlers
         self._clock = store.clock
         self._lease = timedelta(seconds=settings.lease_seconds)
+        #: What tells this worker's claims from those of others, and one of its own from the next.
+        self._claimer, self._claims = uuid.uuid4().hex, itertools.count(1)
         self._lock = threading.Lock()
         self._running: dict[tuple[str, int], Attempt] = {}
         #: When the latest first message that was taken had been sent: earlier ones should have come before it.
@@ -166,11 +168,10 @@ class Worker:
 
     def _claim(self, task: Task) -> Task | Decision:
         """Make the next attempt of the task ours, or say why not."""
-        token = uuid.uuid4().hex
-        claim = partial(self._store.claim, task.id, engine=self._name, token=token, lease=self._lease)
-        take_over = partial(self._store.take_over, engine=self._name, token=token, lease=self._lease)
+        token = f"{self._claimer}-{next(self._claims)}"
+        mine: dict[str, Any] = {"engine": self._name, "token": token, "lease": self._lease}
         while True:
-            claimed = self._patiently(claim)
+            claimed = self._patiently(lambda: self._store.claim(task.id, **mine))
             if claimed is not None:
                 return claimed
             stored = self._stored(task)
@@ -185,7 +186,7 @@ class Worker:
                     return Wait((lease_until - now).total_seconds())
                 if stored.deadline <= now or self._settings.crash_limit <= max(1, stored.crashes):
                     return self._give_up(stored)
-                taken = self._patiently(partial(take_over, stored))
+                taken = self._patiently(partial(self._store.take_over, stored, **mine))
                 if taken is not None:
                     log.warning("the engine of attempt %s is gone; this is attempt %s", stored.attempts, taken.attempts)
                     return taken
@@ -246,8 +247,13 @@ class Worker:
             QUEUED_SECONDS.observe((now - task.document["created_at"]).total_seconds())
         log.info("started attempt %s (%s)", task.attempts, task.kind)
         try:
-            with TASKS_RUNNING.track_inprogress(), TASK_SECONDS.labels(task.kind).time():
+            TASKS_RUNNING.inc()
+            started = time.perf_counter()
+            try:
                 outcome = self._run(task, step)
+            finally:
+                TASKS_RUNNING.dec()
+                TASK_SECONDS.labels(task.kind).observe(time.perf_counter() - started)
             return self._conclude(task, step, outcome)
         finally:
             with self._lock:
@@ -352,7 +358,7 @@ class Worker:
     def _patiently(self, operation: Callable[[], T], until: threading.Event | None = None) -> T:
         """Wait for a database that is away, however long it takes: the message is safe meanwhile, and the places that
         wait take no more. Raises Draining when the engine is to stop before the database is back."""
-        for pause in chain(STORE_PAUSES, repeat(STORE_PAUSES[-1])):
+        for pause in itertools.chain(STORE_PAUSES, itertools.repeat(STORE_PAUSES[-1])):
             try:
                 return operation()
             except StoreUnavailable:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections import deque
+from functools import partial
+from itertools import takewhile
 
 import pika
 from pika.channel import Channel
@@ -17,28 +19,75 @@ from sluice.rabbit.link import CONNECT_TIMEOUT, Link, guarded
 log = logging.getLogger(__name__)
 
 
-class RabbitDelivery:
-    __slots__ = ("_channel", "_link", "_tag", "message")
+class Settlements:
+    """What becomes of one channel's deliveries: settled from any thread, told to the broker on the connection's.
 
-    def __init__(self, link: Link, channel: Channel, tag: int, message: Message) -> None:
+    No settlement waits for others, but those that are there when the connection's thread comes round go together: it is
+    woken once for them, and acknowledges the oldest deliveries in one frame (rabbitmq.com/docs/confirms, "multiple").
+    """
+
+    def __init__(self, link: Link, channel: Channel) -> None:
         self._link = link
         self._channel = channel
-        self._tag = tag
-        self.message = message
+        #: The deliveries that the broker has not been told about, oldest first. On the connection's thread only.
+        self._open: dict[int, None] = {}
+        self._settled: deque[tuple[int, bool]] = deque()
+        self._is_called = False
 
     @property
     def is_open(self) -> bool:
         return bool(self._channel.is_open)
 
+    def expect(self, tag: int) -> None:
+        self._open[tag] = None
+
+    def settle(self, tag: int, *, is_done: bool) -> None:
+        # In this order, and the reverse of it in `_tell`: then none is left behind, without a lock.
+        self._settled.append((tag, is_done))
+        if not self._is_called:
+            self._is_called = True
+            self._link.call(self._tell)
+
+    def _tell(self) -> None:
+        self._is_called = False
+        done = set()
+        while self._settled:
+            tag, is_done = self._settled.popleft()
+            if not self.is_open or tag not in self._open:
+                continue
+            if is_done:
+                done.add(tag)
+                continue
+            del self._open[tag]
+            # nack, not reject: from RabbitMQ 4.3 on only a reject counts against the delivery limit.
+            self._channel.basic_nack(tag, requeue=True)
+        oldest = list(takewhile(done.__contains__, self._open))
+        if len(oldest) > 1:
+            self._channel.basic_ack(oldest[-1], multiple=True)
+            done.difference_update(oldest)
+        for tag in done:
+            self._channel.basic_ack(tag)
+        for tag in (*oldest, *done):
+            self._open.pop(tag, None)
+
+
+class RabbitDelivery:
+    __slots__ = ("_settlements", "_tag", "message")
+
+    def __init__(self, settlements: Settlements, tag: int, message: Message) -> None:
+        self._settlements = settlements
+        self._tag = tag
+        self.message = message
+
+    @property
+    def is_open(self) -> bool:
+        return self._settlements.is_open
+
     def ack(self) -> None:
-        self._settle(lambda: self._channel.basic_ack(self._tag))
+        self._settlements.settle(self._tag, is_done=True)
 
     def requeue(self) -> None:
-        # nack, not reject: from RabbitMQ 4.3 on only a reject counts against the delivery limit.
-        self._settle(lambda: self._channel.basic_nack(self._tag, requeue=True))
-
-    def _settle(self, settle: Callable[[], None]) -> None:
-        self._link.call(lambda: settle() if self._channel.is_open else None)
+        self._settlements.settle(self._tag, is_done=False)
 
 
 class RabbitConsumer:
@@ -82,12 +131,9 @@ class RabbitConsumer:
         def start(channel: Channel, queue: str, callback: OnDelivery) -> None:
             if self._cancelled.is_set():
                 return
+            deliver = partial(self._deliver, callback, Settlements(self._link, channel))
             tag: str = channel.basic_consume(
-                queue,
-                on_message_callback=lambda ch, method, properties, body: self._deliver(
-                    callback, ch, method, properties, body
-                ),
-                callback=lambda _: started(tag, channel),
+                queue, on_message_callback=guarded(deliver), callback=lambda _: started(tag, channel)
             )
 
         def started(tag: str, channel: Channel) -> None:
@@ -101,17 +147,24 @@ class RabbitConsumer:
             )
 
     def _deliver(
-        self, callback: OnDelivery, channel: Channel, method: Basic.Deliver, properties: BasicProperties, body: bytes
+        self,
+        callback: OnDelivery,
+        settlements: Settlements,
+        _channel: Channel,
+        method: Basic.Deliver,
+        properties: BasicProperties,
+        body: bytes,
     ) -> None:
-        message = Message(properties.message_id or "", body, dict(properties.headers or {}))
-        delivery = RabbitDelivery(self._link, channel, method.delivery_tag, message)
+        message = Message(properties.message_id or "", body, properties.headers or {})
+        delivery = RabbitDelivery(settlements, method.delivery_tag, message)
+        settlements.expect(method.delivery_tag)
         if method.redelivered:
             MESSAGES_REDELIVERED.inc()
             log.info("handed out again: message %s", message.id[:64])
         if self._cancelled.is_set():
             delivery.requeue()
-            return
-        guarded(lambda: callback(delivery))()
+        else:
+            callback(delivery)
 
     def _cancel_all(self) -> None:
         def cancelled(tag: str) -> None:

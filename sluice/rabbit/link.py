@@ -8,7 +8,7 @@ import re
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ParamSpec
 
 import pika
 import pika.data
@@ -19,6 +19,8 @@ from pika.exceptions import AMQPError
 from sluice.broker import Topology
 from sluice.errors import InvalidSettings
 from sluice.rabbit.topology import declare_topology
+
+P = ParamSpec("P")
 
 log = logging.getLogger(__name__)
 
@@ -210,12 +212,12 @@ class Link:
         connection.channel(on_open_callback=declare_all)
 
 
-def guarded(callback: Callable[[], None]) -> Callable[[], None]:
+def guarded(callback: Callable[P, None]) -> Callable[P, None]:
     """An exception in a callback would end the connection's loop; this logs it instead."""
 
-    def guarded() -> None:
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
-            callback()
+            callback(*args, **kwargs)
         except AMQPError as error:
             log.info("too late for this connection to RabbitMQ: %s", short(error))
         except Exception:

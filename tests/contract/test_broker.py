@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import threading
 import time
@@ -76,6 +77,41 @@ def test_a_message_arrives_as_it_was_sent(make_broker: MakeBroker) -> None:
     assert consumer.is_alive
 
 
+@pytest.mark.parametrize("size", [0, 1, 4088, 4089, 131_064, 131_065, 1_000_000])
+def test_a_body_of_any_size_arrives_whole(make_broker: MakeBroker, size: int) -> None:
+    broker, inbox = make_broker(), Inbox()
+    inbox.consume(broker)
+    sent = Message("one", bytes(range(256)) * (size // 256) + b"x" * (size % 256), {"x-request-id": "𝄞"})
+    publish(broker, sent, broker.topology.tasks, timeout=10)
+    assert eventually(lambda: inbox.tasks and inbox.tasks[0]).message == sent
+
+
+def test_many_threads_send_at_once_and_each_message_arrives_once(make_broker: MakeBroker) -> None:
+    broker, inbox = make_broker(), Inbox()
+    names = [f"{thread}-{number}" for thread in range(16) for number in range(50)]
+    with ThreadPoolExecutor(16) as pool:
+        for thread in range(16):
+            pool.submit(send, broker, *names[thread * 50 : thread * 50 + 50])
+    inbox.consume(broker, prefetch=1000)
+    eventually(lambda: len(inbox.tasks) == len(names))
+    assert sorted(inbox.ids) == sorted(names)
+    for thread in range(16):
+        mine = [name for name in inbox.ids if name.startswith(f"{thread}-")]
+        assert mine == names[thread * 50 : thread * 50 + 50]
+
+
+def test_one_event_loop_sends_for_many(make_broker: MakeBroker) -> None:
+    broker = make_broker()
+
+    async def send_all() -> list[None]:
+        return await asyncio.gather(
+            *(asyncio.wrap_future(broker.send(message(str(number)), broker.topology.tasks)) for number in range(200))
+        )
+
+    assert asyncio.run(send_all()) == [None] * 200
+    assert broker.ready(broker.topology.tasks) == 200
+
+
 def test_no_more_messages_are_handed_out_than_prefetch_allows(make_broker: MakeBroker) -> None:
     broker, inbox = make_broker(), Inbox()
     send(broker, *map(str, range(15)))
@@ -127,6 +163,24 @@ def test_a_requeued_message_is_handed_out_again(make_broker: MakeBroker) -> None
     inbox.tasks[1].ack()
     eventually(lambda: broker.ready(broker.topology.tasks) == 0)
     assert inbox.ids == ["one", "one"]
+
+
+def test_each_delivery_is_settled_alone_in_whatever_order_and_however_many_at_once(make_broker: MakeBroker) -> None:
+    names = [str(number) for number in range(40)]
+    broker, inbox, heir = make_broker(), Inbox(), Inbox()
+    send(broker, *names)
+    consumer = inbox.consume(broker, prefetch=40)
+    eventually(lambda: len(inbox.tasks) == 40)
+    deliveries = {delivery.message.id: delivery for delivery in inbox.tasks}
+    acknowledged = [name for name in reversed(names) if int(name) % 4 != 1]
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        list(pool.map(lambda name: deliveries[name].ack(), acknowledged))
+    inbox.tasks.clear()
+    deliveries["1"].requeue()
+    eventually(lambda: inbox.ids == ["1"])
+    consumer.close()
+    heir.consume(make_broker(), prefetch=40)
+    eventually(lambda: sorted(heir.ids) == sorted(set(names) - set(acknowledged)))
 
 
 def test_a_message_that_nobody_takes_expires_into_a_dead_letter(make_broker: MakeBroker) -> None:

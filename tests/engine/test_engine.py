@@ -25,6 +25,7 @@ from functions.engine.health import HealthServer
 from functions.engine.kinds import Handler, find_handler
 from offline_model import OfflineModel
 from sluice import sweep as sweep_module
+from sluice import waiting
 from sluice.broker import Message, OnDelivery, Queue, Topology
 from sluice.errors import BrokerUnavailable
 from sluice.memory import InMemoryConsumer, InMemoryTaskBroker
@@ -70,7 +71,7 @@ class World:
 
     def add(self, count: int = 1, **fields: Any) -> list[Task]:
         wanted = read_new_task({"user_id": "ada", "kind": "message", "text": "Hello, Sluice.", **fields})
-        return [add_task(self.services, wanted) for _ in range(count)]
+        return [waiting.run(add_task(self.services, wanted)) for _ in range(count)]
 
     def now(self, task: Task) -> Document:
         return self.database.document(task.id)
@@ -180,7 +181,8 @@ def test_code_is_written_by_a_model() -> None:
 
 
 def _add_code(world: World) -> Task:
-    return add_task(world.services, read_new_task({"user_id": "ada", "objective": "Add three numbers."}))
+    wanted = read_new_task({"user_id": "ada", "objective": "Add three numbers."})
+    return waiting.run(add_task(world.services, wanted))
 
 
 def test_tasks_that_wait_for_an_engine_are_done_when_one_comes(world: World) -> None:
@@ -826,6 +828,7 @@ def test_handlers_that_do_not_obey_are_noticed_when_they_hold_every_place(monkey
 def ask(world: World) -> Iterator[Callable[[str], tuple[int, str, bytes]]]:
     """Ask the health server of an engine: status, content type and body."""
     server = HealthServer(world.engine(echo), world.services, "127.0.0.1", 0)
+    server.start()
 
     def get(path: str) -> tuple[int, str, bytes]:
         connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
@@ -841,6 +844,27 @@ def ask(world: World) -> Iterator[Callable[[str], tuple[int, str, bytes]]]:
 
 
 Ask = Callable[[str], tuple[int, str, bytes]]
+
+
+def test_who_asks_for_the_health_of_an_engine_that_starts_is_answered_once_it_has(world: World) -> None:
+    server = HealthServer(world.engine(echo), world.services, "127.0.0.1", 0)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+    try:
+        connection.request("GET", "/healthz")
+        server.start()
+        assert connection.getresponse().status == 200
+    finally:
+        connection.close()
+        server.close()
+
+
+def test_an_engine_that_never_got_to_answer_lets_go_of_its_port(world: World) -> None:
+    engine = world.engine(echo)
+    server = HealthServer(engine, world.services, "127.0.0.1", 0)
+    with pytest.raises(OSError, match="in use"):
+        HealthServer(engine, world.services, "127.0.0.1", server.port)
+    server.close()
+    HealthServer(engine, world.services, "127.0.0.1", server.port).close()
 
 
 def test_a_healthy_engine_says_ok(ask: Ask) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import logging
+import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -12,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from sluice.logs import JsonFormatter, TextFormatter, configure_logs, log_context
+from sluice.logs import JsonFormatter, LineHandler, TextFormatter, configure_logs, log_context
 
 
 class Log:
@@ -44,9 +46,11 @@ def logging_as_before() -> Iterator[None]:
     """Puts the root logger, and those of the libraries, back as they were."""
     loggers = [logging.getLogger(), *(item for item in logging.root.manager.loggerDict.values() if _is_logger(item))]
     before = [(logger, logger.level, list(logger.handlers)) for logger in loggers if isinstance(logger, logging.Logger)]
+    shown = {name: getattr(logging, name) for name in ("_srcfile", "logThreads", "logProcesses", "logMultiprocessing")}
     try:
         yield
     finally:
+        vars(logging).update(shown)
         for logger, level, handlers in before:
             logger.setLevel(level)
             logger.handlers[:] = handlers
@@ -149,6 +153,99 @@ def test_a_line_with_odd_arguments_harms_nobody(log: Log, message: str, argument
     log.logger.error(message, *arguments)
     log.logger.info("the next one")
     assert log.lines[-1]["message"] == "the next one"
+
+
+class Gate(io.StringIO):
+    """A stream that takes nothing until it is opened: a pipe whose reader is behind."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_reached, self.is_open = threading.Event(), threading.Event()
+
+    def write(self, text: str) -> int:
+        self.is_reached.set()
+        assert self.is_open.wait(10)
+        return super().write(text)
+
+
+class Lines:
+    """A logger on a LineHandler, and threads that log."""
+
+    def __init__(self, stream: io.StringIO) -> None:
+        self.stream = stream
+        self.handler = LineHandler(stream)
+        self.logger = logging.Logger("sluice.test")
+        self.logger.addHandler(self.handler)
+
+    def log_beside(self, *messages: str) -> threading.Thread:
+        thread = threading.Thread(target=lambda: [self.logger.info(message) for message in messages], daemon=True)
+        thread.start()
+        return thread
+
+    @property
+    def written(self) -> list[str]:
+        return self.stream.getvalue().splitlines()
+
+
+def test_nobody_waits_for_the_line_of_another_and_both_are_written() -> None:
+    gate = Gate()
+    lines = Lines(gate)
+    writer = lines.log_beside("first")
+    assert gate.is_reached.wait(10)
+    lines.logger.info("second")  # does not wait: the gate is closed
+    gate.is_open.set()
+    writer.join(10)
+    assert lines.written == ["first", "second"]
+
+
+def test_who_logs_more_than_the_stream_takes_waits_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sluice.logs.MAX_LINES", 2)
+    gate = Gate()
+    lines = Lines(gate)
+    writer = lines.log_beside("1")
+    assert gate.is_reached.wait(10)
+    other = lines.log_beside("2", "3", "4", "5")
+    other.join(0.2)
+    assert other.is_alive()
+    gate.is_open.set()
+    writer.join(10)
+    other.join(10)
+    assert lines.written == ["1", "2", "3", "4", "5"]
+
+
+def test_every_line_of_many_threads_is_written_once_and_whole() -> None:
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        lines = Lines(io.StringIO())
+        said = [[f"{thread}-{line}" for line in range(300)] for thread in range(8)]
+        threads = [lines.log_beside(*messages) for messages in said]
+        for thread in threads:
+            thread.join(30)
+    finally:
+        sys.setswitchinterval(interval)
+    assert sorted(lines.written) == sorted(line for messages in said for line in messages)
+    for messages in said:
+        assert [line for line in lines.written if line in messages] == messages
+
+
+def test_a_stream_that_takes_nothing_any_more_harms_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logging, "raiseExceptions", False)  # logging's own way to tell goes to the real stderr
+    stream = io.StringIO()
+    lines = Lines(stream)
+    stream.close()
+    lines.logger.info("nobody hears this")
+    lines.handler.stream = io.StringIO()
+    lines.logger.info("this is heard")
+    assert lines.handler.stream.getvalue() == "this is heard\n"
+
+
+def test_a_filter_of_the_handler_is_obeyed() -> None:
+    lines = Lines(io.StringIO())
+    lines.handler.addFilter(lambda record: record.getMessage() != "secret")
+    lines.logger.info("secret")
+    lines.logger.info("public")
+    assert lines.written == ["public"]
 
 
 def test_text_for_people_ends_with_the_ids() -> None:

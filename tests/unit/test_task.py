@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from sluice.errors import NotATask
 from sluice.task import (
+    MAX_DEPTH,
     MOVES,
     PRIVATE_FIELDS,
     STATUSES,
@@ -316,6 +317,15 @@ def read(body: bytes) -> Document | None:
         return Task.from_message(body).document
     except NotATask:
         return None
+
+
+def test_lists_may_lie_in_each_other_to_a_bound() -> None:
+    def nested(lists: int) -> bytes:
+        return make_task(text=0).to_message().replace(b'"text":0', b'"text":' + lists * b"[" + b"0" + lists * b"]")
+
+    assert Task.from_message(nested(MAX_DEPTH - 2)).document["text"] != 0  # the task itself and the number count too
+    with pytest.raises(NotATask, match="too deeply nested"):
+        Task.from_message(nested(MAX_DEPTH - 1))
 
 
 @given(body=st.binary(max_size=200))

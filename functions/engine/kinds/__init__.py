@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 from functions.engine.handler import Step
@@ -22,6 +23,7 @@ def kinds_without_handler() -> list[str]:
     return sorted(set(kinds()) - set(handler_names()))
 
 
+@cache  # to look into the folder for every task would be a quarter of what the engine spends on one
 def find_handler(kind: str) -> Handler:
     """The handler of a kind, imported when its first task comes. Raises LookupError for a kind without one."""
     if kind not in handler_names():
