@@ -14,7 +14,7 @@ from werkzeug.exceptions import HTTPException
 from embedded.headers import read_headers
 from functions.engine.engine import Engine
 from functions.engine.health import respond
-from sluice.http import problem_of
+from sluice.flask_door import problem_of
 from sluice.services import Services
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -1,15 +1,13 @@
 """How a function is served in production:
 
 FUNCTION_SOURCE=functions/add_task/main.py FUNCTION_TARGET=add_task \\
-    gunicorn -c functions/gunicorn.conf.py functions_framework:app
+    gunicorn -c functions/gunicorn.conf.py functions_framework.aio:app
 """
 
 from __future__ import annotations
 
 import os
 import shutil
-import socket
-import struct
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -19,9 +17,8 @@ from sluice.settings import Settings
 settings = Settings.load()
 
 bind = f"{settings.host or '0.0.0.0'}:{settings.port}"  # noqa: S104 - a container serves all
-worker_class = "gthread"
+worker_class = "sluice.async_worker.AsyncWorker"
 workers = settings.workers
-threads = settings.threads
 
 # Longer than any proxy keeps an idle connection: the side that closes first must not be this one, or a request that is
 # on its way meets a closed connection (502).
@@ -38,21 +35,15 @@ loglevel = "warning"
 if settings.prometheus_multiproc_dir is None:
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="sluice-metrics-")
 
-#: Seconds that a thread waits for the next piece of a request: sixteen slow callers must not hold all of them for ever.
-READ_SECONDS = 5
-
-
-def when_ready(server: Any) -> None:
-    # gunicorn's threads read without a timeout. The kernel's own is inherited by every connection that is accepted.
-    for listener in server.LISTENERS:
-        listener.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", READ_SECONDS, 0))
-
 
 def post_worker_init(_worker: Any) -> None:
     # Load the function now: with wrong settings the process ends, and no caller waits for the imports.
-    import functions_framework
+    import functions_framework.aio
 
-    functions_framework.app.app = functions_framework.create_app()  # type: ignore[no-untyped-call]
+    from sluice.async_worker import create_app
+
+    framework = functions_framework.aio.app
+    framework.app, framework._app_initialized = create_app(), True
 
 
 def on_exit(_server: Any) -> None:

@@ -2,38 +2,37 @@
 
 Errors are RFC 9457 problem details, whoever raised them; none carries a stack trace or an exception's text that was not
 written for the caller. Beside its own calls every function answers `/healthz`, `/readyz` and `/metrics`.
+
+Nothing here knows who serves: `sluice.flask_door` and `sluice.async_door` read a `Call` and write an `Answer`.
 """
 
 from __future__ import annotations
 
-import io
+import inspect
 import json
 import logging
 import re
 import time
 import uuid
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cache, partial
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import parse_qsl
 
-from flask import Request, Response, current_app, has_app_context
-from flask import request as current_request
-from werkzeug.datastructures import MultiDict
-from werkzeug.exceptions import ClientDisconnected, HTTPException, MethodNotAllowed, NotFound, RequestEntityTooLarge
-from werkzeug.routing import Map, Rule
+from werkzeug.http import generate_etag, parse_etags
 
 from sluice import errors
-from sluice.errors import FieldError, InvalidRequest, SluiceError, Unavailable, UnsupportedMedia
+from sluice.errors import FieldError, InvalidRequest, SluiceError, TooLarge, Unavailable, UnsupportedMedia
 from sluice.kinds import MAX_INPUT_BYTES, kinds
 from sluice.logs import log_context
-from sluice.metrics import REQUEST_SECONDS, REQUESTS
+from sluice.metrics import REQUEST_SECONDS, REQUESTS, exposition
 from sluice.services import Services, prepare, services
 from sluice.task import Task
+from sluice.waiting import Blocking
 
 log = logging.getLogger(__name__)
-
-Handler = Callable[..., Response]
 
 #: JSON may write one byte of text as six (`\u0000`); the text itself is measured once it is read.
 MAX_BODY_BYTES = 6 * MAX_INPUT_BYTES + 4096
@@ -60,26 +59,66 @@ MAX_ERRORS = 20
 
 KNOWN_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
-#: Where a request's id is kept in its environment.
-REQUEST_ID = "sluice.request_id"
+NOTHING_HERE, NOT_THIS_METHOD = "There is nothing at this path.", "This path does not take this method."
 
 _VISIBLE = re.compile(r"[\x21-\x7e]{1,128}")
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
+@dataclass(slots=True)
+class Call:
+    """A request, as the doors hand it on. The names of `headers` are in lower case; `query` is as it was sent."""
+
+    method: str
+    path: str
+    query: str
+    headers: Mapping[str, str]
+    body: bytes = b""
+    #: Why the body is not there: it was too large, or broke off.
+    fault: InvalidRequest | None = None
+    id: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Its id is the caller's, if that is sane, or a new one."""
+        given = self.headers.get("x-request-id", "")
+        self.id = given if _VISIBLE.fullmatch(given) else uuid.uuid4().hex
+
+    @property
+    def arguments(self) -> dict[str, str]:
+        """The query's arguments. Raises InvalidRequest naming those that are given more than once."""
+        return _single_values(self.query)
+
+
+@dataclass(slots=True)
+class Answer:
+    """What goes back: the status, the headers but for the body's length, and the body."""
+
+    status: HTTPStatus
+    headers: dict[str, str]
+    body: bytes = b""
+
+
+Handler = Callable[..., Answer | Awaitable[Answer]]
+
+
 class Endpoint:
     """Answers the calls of one function. `routes` maps "METHOD /path/<name>" to a handler, which is called with the
-    request, the process's services, and the named parts of the path, and returns a response or raises.
+    call, the process's services, and the named part of the path (the last one, if any), and returns an answer or
+    raises. A handler may block; one that is a coroutine of `sluice.waiting` must not.
 
     Made when a function is loaded; raises InvalidSettings then, so that a function with wrong settings never starts.
     """
 
     def __init__(self, name: str, routes: Mapping[str, Handler], *, needs_queue: bool = False) -> None:
-        self._name = name
+        self.name = name
         self._needs_queue = needs_queue
         #: Its own calls, beside the probes.
         self.routes = tuple(routes)
-        rules = []
+        #: The handlers by method, by whole path, and by the path up to its named part (and the name of that).
+        self._fixed: dict[str, dict[str, Handler]] = {}
+        self._named: dict[str, tuple[str, dict[str, Handler]]] = {}
+        #: The handlers that don't block.
+        self._coroutines: set[Handler] = set()
         for route, handler in {
             **routes,
             "GET /healthz": _healthz,
@@ -87,48 +126,64 @@ class Endpoint:
             "GET /metrics": _metrics,
         }.items():
             method, path = route.split(" ")
-            rules.append(Rule(path, methods=[method], endpoint=handler))
-        self._map = Map(rules, strict_slashes=True, merge_slashes=False, redirect_defaults=False)
+            before, _, named = path.partition("<")
+            if named:
+                methods = self._named.setdefault(before, (named.rstrip(">"), {}))[1]
+            else:
+                methods = self._fixed.setdefault(path, {})
+            if inspect.iscoroutinefunction(handler):
+                self._coroutines.add(handler)
+            methods[method] = handler
+            if method == "GET":
+                methods["HEAD"] = handler
         prepare(needs_queue=needs_queue)
         kinds()  # a wrong kind stops the start
-        if has_app_context():
-            current_app.register_error_handler(HTTPException, self._refused)
 
-    def __call__(self, request: Request) -> Response:
+    async def respond(self, call: Call) -> Answer:
+        """The answer to a call, whatever happens. To be driven by `waiting.run` or `waiting.run_async`."""
         started = time.perf_counter()
-        with log_context(request_id=_receive(request)):
+        with log_context(request_id=call.id):
             try:
-                urls = self._map.bind(server_name="", path_info=request.path)
-                handler, arguments = urls.match(method=request.method)
-                response: Response = handler(request, services(), **arguments)
-            except HTTPException as error:
-                response = problem_of(error)
-                if isinstance(error, ClientDisconnected):
-                    request.stream = io.BytesIO()  # it would be waited for again
+                answer = await self._handle(call)
             except SluiceError as error:
-                response = _from_sluice(error)
+                answer = _from_sluice(error)
             except Exception:
                 log.exception("a request failed in an unforeseen way")
-                response = problem(HTTPStatus.INTERNAL_SERVER_ERROR, "Something went wrong here. It has been logged.")
-        response = self._finish(request, response)
-        REQUEST_SECONDS.labels(self._name).observe(time.perf_counter() - started)
-        return response
+                answer = problem(HTTPStatus.INTERNAL_SERVER_ERROR, "Something went wrong here. It has been logged.")
+        self._finish(call, answer)
+        _seconds(self.name).observe(time.perf_counter() - started)
+        return answer
 
-    def _refused(self, error: HTTPException) -> Response:
-        """Some calls the framework refuses itself: of `/robots.txt`, or of a path with a line break."""
-        _receive(current_request)
-        return self._finish(current_request, problem_of(error))
+    def _finish(self, call: Call, answer: Answer) -> None:
+        """Add what belongs to every answer."""
+        answer.headers["X-Request-Id"] = call.id
+        answer.headers["X-Content-Type-Options"] = "nosniff"
+        answer.headers.setdefault("Cache-Control", "no-store")
+        _answered(self.name, _known(call.method), answer.status).inc()
 
-    def _finish(self, request: Request, response: Response) -> Response:
-        """What belongs to every answer."""
-        _finish_body(request)
-        response.headers["X-Request-Id"] = request.environ[REQUEST_ID]
-        response.headers["X-Content-Type-Options"] = "nosniff"
-        response.headers.setdefault("Cache-Control", "no-store")
-        REQUESTS.labels(self._name, _known(request.method), response.status_code).inc()
-        return response
+    async def _handle(self, call: Call) -> Answer:
+        methods, arguments = self._find(call.path)
+        if methods is None:
+            return problem(HTTPStatus.NOT_FOUND, NOTHING_HERE)
+        handler = methods.get(call.method)
+        if handler is None:
+            refused = problem(HTTPStatus.METHOD_NOT_ALLOWED, NOT_THIS_METHOD)
+            refused.headers["Allow"] = ", ".join(sorted(methods))
+            return refused
+        work = partial(handler, call, services(), **arguments)
+        answer: Answer = await (work() if handler in self._coroutines else Blocking(work))  # type: ignore[misc]
+        return answer
 
-    def _readyz(self, _request: Request, services: Services) -> Response:
+    def _find(self, path: str) -> tuple[dict[str, Handler] | None, dict[str, str]]:
+        found = self._fixed.get(path)
+        if found is not None:
+            return found, {}
+        cut = path.rfind("/") + 1
+        name, methods = self._named.get(path[:cut], ("", None))
+        value = path[cut:]
+        return (methods, {name: value}) if value and "\n" not in value else (None, {})
+
+    def _readyz(self, _call: Call, services: Services) -> Answer:
         """Ready while one of the services can be reached: one is enough to accept a task."""
         parts = {"database": _state_of_store(services)}
         if self._needs_queue:
@@ -141,28 +196,31 @@ class Endpoint:
         return response
 
 
-def answer(content: Any, status: HTTPStatus = HTTPStatus.OK, *, location: str | None = None) -> Response:
+def answer(content: Any, status: HTTPStatus = HTTPStatus.OK, *, location: str | None = None) -> Answer:
     """A JSON answer. A task is shown as `Task.to_json` says."""
-    if isinstance(content, Task):
-        content = content.to_json()
-    body = json.dumps(content, ensure_ascii=False, separators=(",", ":")) + "\n"
-    response = Response(body, status, mimetype="application/json")
+    headers = {"Content-Type": "application/json"}
     if location is not None:
-        response.autocorrect_location_header = False
-        response.headers["Location"] = location
-    return response
+        headers["Location"] = location
+    if isinstance(content, Task):
+        body = content.to_message()
+    else:
+        body = json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
+    return Answer(status, headers, body + b"\n")
 
 
-def conditional(request: Request, content: Any) -> Response:
+def conditional(call: Call, content: Any) -> Answer:
     """A JSON answer with an ETag, or 304 without a body to a caller that has it already (RFC 9110, 13.1.2)."""
-    response = answer(content)
-    response.headers["Cache-Control"] = "no-cache"
-    response.add_etag()
-    response.make_conditional(request)
-    return response
+    whole = answer(content)
+    etag = generate_etag(whole.body)
+    held = call.headers.get("if-none-match")
+    headers = {"Cache-Control": "no-cache", "ETag": f'"{etag}"'}
+    if held is not None and parse_etags(held).contains_weak(etag):
+        return Answer(HTTPStatus.NOT_MODIFIED, headers)
+    whole.headers.update(headers)
+    return whole
 
 
-def problem(status: HTTPStatus, detail: str, field_errors: list[FieldError] | None = None) -> Response:
+def problem(status: HTTPStatus, detail: str, field_errors: list[FieldError] | None = None) -> Answer:
     """An error answer: RFC 9457 problem details."""
     content: dict[str, Any] = {
         "type": "about:blank",
@@ -173,15 +231,21 @@ def problem(status: HTTPStatus, detail: str, field_errors: list[FieldError] | No
     if field_errors:
         content["errors"] = [{"field": error.field, "message": error.message} for error in field_errors[:MAX_ERRORS]]
     response = answer(content, status)
-    response.mimetype = "application/problem+json"
+    response.headers["Content-Type"] = "application/problem+json"
     return response
 
 
-def read_fields(request: Request) -> dict[str, Any]:
+def read_fields(call: Call) -> dict[str, Any]:
     """The fields of a JSON or form body. Raises InvalidRequest, TooLarge or UnsupportedMedia."""
-    if request.mimetype == "application/json" or request.mimetype.endswith("+json"):
+    media = call.headers.get("content-type", "").partition(";")[0].strip().lower()
+    is_json = media == "application/json" or media.endswith("+json")
+    if not is_json and media != "application/x-www-form-urlencoded":
+        raise UnsupportedMedia("Send the task as application/json or as application/x-www-form-urlencoded.")
+    if call.fault is not None:
+        raise call.fault
+    if is_json:
         try:
-            fields = json.loads(request.get_data(), parse_constant=_refuse_constant)
+            fields = json.loads(call.body, parse_constant=_refuse_constant)
         except json.JSONDecodeError as error:
             raise InvalidRequest(f"The body is not valid JSON (line {error.lineno}, column {error.colno}).") from None
         except (ValueError, RecursionError):
@@ -189,25 +253,30 @@ def read_fields(request: Request) -> dict[str, Any]:
         if not isinstance(fields, dict):
             raise InvalidRequest("The body must be a JSON object.")
         return fields
-    if request.mimetype == "application/x-www-form-urlencoded":
-        fields = single_values(request.form)
-        if any(name.lstrip().startswith("{") for name in fields):
-            raise UnsupportedMedia("This looks like JSON. Send it with the header content-type: application/json.")
-        return fields
-    raise UnsupportedMedia("Send the task as application/json or as application/x-www-form-urlencoded.")
+    fields = _single_values(call.body.decode(errors="replace"))
+    if any(name.lstrip().startswith("{") for name in fields):
+        raise UnsupportedMedia("This looks like JSON. Send it with the header content-type: application/json.")
+    return dict(fields)
 
 
-def single_values(given: MultiDict[str, str]) -> dict[str, Any]:
+def _single_values(encoded: str) -> dict[str, str]:
     """The values of a form or a query. Raises InvalidRequest naming those that are given more than once."""
-    repeated = [FieldError(name, "is given more than once") for name, values in given.lists() if len(values) > 1]
+    values: dict[str, str] = {}
+    repeated: dict[str, None] = {}
+    for name, value in parse_qsl(encoded, keep_blank_values=True, errors="replace"):
+        if name in values:
+            repeated[name] = None
+        values[name] = value
     if repeated:
-        raise InvalidRequest("Some fields are given more than once.", repeated)
-    return given.to_dict()
+        raise InvalidRequest(
+            "Some fields are given more than once.", [FieldError(name, "is given more than once") for name in repeated]
+        )
+    return values
 
 
-def idempotency_key(request: Request) -> str | None:
+def idempotency_key(call: Call) -> str | None:
     """The Idempotency-Key header: a structured-field string (in quotes), or the bare text that most clients send."""
-    given = request.headers.get("Idempotency-Key")
+    given = call.headers.get("idempotency-key")
     if given is None:
         return None
     key = given.strip()
@@ -221,25 +290,37 @@ def idempotency_key(request: Request) -> str | None:
     return key
 
 
-def message_headers(request: Request) -> dict[str, Any]:
+def message_headers(call: Call) -> dict[str, Any]:
     """What travels with a message from the request that caused it."""
-    headers = {"x-request-id": request.environ[REQUEST_ID]}
-    traceparent = request.headers.get("traceparent", "")
+    headers = {"x-request-id": call.id}
+    traceparent = call.headers.get("traceparent", "")
     if _TRACEPARENT.fullmatch(traceparent):
         headers["traceparent"] = traceparent
     return headers
 
 
-def _receive(request: Request) -> str:
-    """Set a limit to the request's body. Returns the request's id, the caller's or a new one; it is kept with it."""
-    request.max_content_length = MAX_BODY_BYTES
-    given = request.headers.get("X-Request-Id", "")
-    request_id: str = given if _VISIBLE.fullmatch(given) else uuid.uuid4().hex
-    request.environ[REQUEST_ID] = request_id
-    return request_id
+def read_body(chunks: Iterable[bytes]) -> tuple[bytes, InvalidRequest | None]:
+    """A body from its pieces; or none, and why, when it is too large."""
+    size, kept = 0, []
+    for chunk in chunks:
+        size += len(chunk)
+        kept.append(chunk)
+        if size > MAX_BODY_BYTES:
+            kept.clear()
+        if size > MAX_BODY_BYTES + MAX_DISCARDED_BYTES:
+            break
+    return (b"", too_large()) if size > MAX_BODY_BYTES else (b"".join(kept), None)
 
 
-def _from_sluice(error: SluiceError) -> Response:
+def too_large() -> TooLarge:
+    return TooLarge(f"The body is larger than {MAX_BODY_BYTES // 1024} KiB.")
+
+
+def broken_off() -> InvalidRequest:
+    return InvalidRequest("The connection broke off before the whole body had come.")
+
+
+def _from_sluice(error: SluiceError) -> Answer:
     for kind, status in STATUS_OF:
         if isinstance(error, kind):
             response = problem(status, str(error), error.errors if isinstance(error, InvalidRequest) else None)
@@ -248,20 +329,6 @@ def _from_sluice(error: SluiceError) -> Response:
             return response
     log.error("an error without a status reached the door", exc_info=error)
     return problem(HTTPStatus.INTERNAL_SERVER_ERROR, "Something went wrong here. It has been logged.")
-
-
-def problem_of(error: HTTPException) -> Response:
-    """The errors of werkzeug, in words that don't depend on its version."""
-    status = HTTPStatus(error.code or 500)
-    details = {
-        NotFound: "There is nothing at this path.",
-        MethodNotAllowed: "This path does not take this method.",
-        RequestEntityTooLarge: f"The body is larger than {MAX_BODY_BYTES // 1024} KiB.",
-    }
-    response = problem(status, details.get(type(error), status.description or status.phrase))
-    if isinstance(error, MethodNotAllowed) and error.valid_methods:
-        response.headers["Allow"] = ", ".join(sorted(error.valid_methods))
-    return response
 
 
 def _refuse_constant(name: str) -> None:
@@ -273,22 +340,17 @@ def _known(method: str) -> str:
     return method if method in KNOWN_METHODS else "other"
 
 
-def _finish_body(request: Request) -> None:
-    """Read what is left of a request's body, or throw it away if it is too large; one that has broken off has nothing
-    left. The framework reads it after each answer, and would fail at both."""
-    try:
-        request.get_data()
-    except RequestEntityTooLarge:
-        left = min(request.content_length or MAX_DISCARDED_BYTES, MAX_DISCARDED_BYTES)
-        with suppress(OSError):
-            while left > 0 and (chunk := request.environ["wsgi.input"].read(min(left, 65536))):
-                left -= len(chunk)
-        request.stream = io.BytesIO()
-    except (HTTPException, OSError):
-        request.stream = io.BytesIO()
+@cache
+def _seconds(function: str) -> Any:
+    return REQUEST_SECONDS.labels(function)
 
 
-def _healthz(_request: Request, _services: Services) -> Response:
+@cache
+def _answered(function: str, method: str, status: int) -> Any:
+    return REQUESTS.labels(function, method, status)
+
+
+async def _healthz(_call: Call, _services: Services) -> Answer:
     return answer({"status": "ok"})
 
 
@@ -300,12 +362,7 @@ def _state_of_store(services: Services) -> str:
     return "ok"
 
 
-def _metrics(_request: Request, services: Services) -> Response:
-    from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
-    from prometheus_client.multiprocess import MultiProcessCollector
-
-    registry = REGISTRY
-    if services.settings.prometheus_multiproc_dir:  # set by functions/gunicorn.conf.py: all workers answer for all
-        registry = CollectorRegistry()
-        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-    return Response(generate_latest(registry), content_type=CONTENT_TYPE_LATEST)
+def _metrics(_call: Call, services: Services) -> Answer:
+    # The folder is chosen by functions/gunicorn.conf.py: all workers answer for all.
+    content_type, body = exposition(services.settings.prometheus_multiproc_dir)
+    return Answer(HTTPStatus.OK, {"Content-Type": content_type}, body)

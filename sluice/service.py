@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from datetime import timedelta
-from itertools import accumulate
-from typing import Any
+from functools import cache, partial
+from typing import Any, TypeVar
 
 from sluice.broker import Message, publish
-from sluice.errors import BrokerUnavailable, Conflict, KeyReused, StoreUnavailable, TaskNotFound, Unavailable
+from sluice.errors import Conflict, KeyReused, StoreUnavailable, TaskNotFound, Unavailable
 from sluice.kinds import kinds
 from sluice.metrics import TASKS_ACCEPTED
 from sluice.requests import ListQuery, NewTask, OverviewQuery, encode_cursor
 from sluice.services import Services
-from sluice.store import MongoTaskStore, cursor_of
-from sluice.task import SUMMARY_FIELDS, Document, Task, id_from_key, is_id, new_id, new_task
+from sluice.store import MongoTaskStore
+from sluice.task import SUMMARY_FIELDS, Document, Task, id_from_key, is_id, new_id, new_task, shown
+from sluice.waiting import Blocking, Done
+
+T = TypeVar("T")
 
 #: Text that one page of a list may hold; a page that would hold more ends sooner.
 MAX_PAGE_BYTES = 4 * 1024 * 1024
@@ -24,10 +28,11 @@ MAX_PAGE_BYTES = 4 * 1024 * 1024
 MAX_COUNT = 10_000
 
 
-def add_task(
+async def add_task(
     services: Services, new: NewTask, *, key: str | None = None, headers: Mapping[str, Any] | None = None
 ) -> Task:
-    """Accept a task: the queue confirms the whole of it, then the database remembers it. One of the two is enough.
+    """Accept a task: the queue is to confirm the whole of it, and the database to remember it; both are asked at once,
+    and one of the two is enough. A coroutine of `sluice.waiting`.
 
     `key` is the caller's Idempotency-Key; `headers` travel with the message. Raises KeyReused when the key stands for
     another task, and Unavailable when both services are away (then nothing is kept).
@@ -42,28 +47,30 @@ def add_task(
         now=now,
         ttl=timedelta(seconds=services.settings.task_ttl_seconds),
     )
-    if key is not None and (earlier := _earlier(services.store, task.id)) is not None:
-        return _same(earlier, task, new)
+    if key is not None:
+        earlier = await Blocking(partial(_earlier, services.store, task.id))
+        if earlier is not None:
+            return _same(earlier, task, new)
     until = _patience(services)
+    queued = task.replace(queued_at=now)
+    broker = services.broker
+    sent = _soon(lambda: broker.send(_message(queued, headers), broker.topology.tasks))
+    storing = _soon(lambda: services.store.insert_soon(queued))
+    await Done(sent, until - time.monotonic())
+    await Done(storing)
+    is_queued = _is_confirmed(sent)
     try:
-        queued = task.replace(queued_at=now)
-        _publish(services, queued, headers, until)
-        task = queued
-    except BrokerUnavailable:
-        pass  # stored with `queued_at` empty; the publisher sends it when the queue is back, or the sweep does
-    try:
-        stored = services.store.insert(task)
+        stored = storing.result()
     except StoreUnavailable:
-        if task.queued_at is None:
+        if not is_queued:
             raise Unavailable(
                 "Neither the queue nor the database answers. Try again, best with an Idempotency-Key."
             ) from None
-        TASKS_ACCEPTED.labels(task.kind, "queue").inc()
-        return task  # the engine stores it, from the message
-    if stored is task and task.queued_at is None and services.broker.is_connected and time.monotonic() < until:
-        # The queue came back before the task was stored: what was sent then did not find it.
-        stored = task = _queue(services, task, headers, until)
-    TASKS_ACCEPTED.labels(task.kind, "database" if task.queued_at is None else "both").inc()
+        _accepted(task.kind, "queue").inc()
+        return queued  # the engine stores it, from the message
+    if not is_queued and stored is queued:
+        stored = await Blocking(partial(_unqueued, services, queued, headers, until))
+    _accepted(task.kind, "database" if stored.queued_at is None else "both").inc()
     return _same(stored, task, new)
 
 
@@ -77,15 +84,11 @@ def list_tasks(store: MongoTaskStore, query: ListQuery) -> Document:
         limit=query.limit,
         after=query.after,
         fields=_fields_for_summaries() if is_summary else None,
+        shape=_summary if is_summary else shown,
+        max_bytes=MAX_PAGE_BYTES,
     )
-    if is_summary:
-        tasks = [_summary(task) for task in tasks]
-    weights = accumulate(task.weight for task in tasks)
-    fitting = max(1, sum(weight <= MAX_PAGE_BYTES for weight in weights))
-    if fitting < len(tasks):
-        tasks, following = tasks[:fitting], cursor_of(tasks[fitting - 1])
     return {
-        "tasks": [task.to_json() for task in tasks],
+        "tasks": tasks,
         "next": None if following is None else encode_cursor(following),
     }
 
@@ -137,12 +140,12 @@ def retry_task(services: Services, task_id: str, headers: Mapping[str, Any] | No
     return _queue(services, pending, headers, _patience(services))
 
 
-def _summary(task: Task) -> Task:
-    """The task without its steps, inputs and outputs, but with a title."""
-    kind = kinds().get(task.kind)
-    title = "" if kind is None else kind.title_of(task.document)
-    shown = {name: task.document[name] for name in SUMMARY_FIELDS if name in task.document}
-    return Task({**shown, "title": title})
+def _summary(document: Document) -> Document:
+    """A task's document as it is shown, without its steps, inputs and outputs, but with a title."""
+    kind = kinds().get(document["kind"])
+    summary = shown({name: document[name] for name in SUMMARY_FIELDS if name in document})
+    summary["title"] = "" if kind is None else kind.title_of(document)
+    return summary
 
 
 def _fields_for_summaries() -> list[str]:
@@ -166,10 +169,46 @@ def _queue(services: Services, pending: Task, headers: Mapping[str, Any] | None,
     return queued
 
 
+def _unqueued(services: Services, task: Task, headers: Mapping[str, Any] | None, until: float) -> Task:
+    """A task that is stored as queued, and is not: note it, so that the publisher sends it when the queue is back, or
+    the sweep does. If the queue has come back meanwhile, what was sent then did not find the task: send it now."""
+    pending = task.replace(queued_at=None)
+    try:
+        is_noted = services.store.mark_queued(task, None)
+    except StoreUnavailable:
+        return task  # the sweep finds that there is no message
+    if is_noted and services.broker.is_connected and time.monotonic() < until:
+        return _queue(services, pending, headers, until)
+    return pending
+
+
 def _publish(services: Services, task: Task, headers: Mapping[str, Any] | None, until: float) -> None:
     broker = services.broker
-    message = Message(task.id, task.to_message(), dict(headers or {}))
-    publish(broker, message, broker.topology.tasks, until - time.monotonic())
+    publish(broker, _message(task, headers), broker.topology.tasks, until - time.monotonic())
+
+
+def _soon(ask: Callable[[], Future[T]]) -> Future[T]:
+    """What a service is asked for; if it refuses at once, that is in the future too."""
+    try:
+        return ask()
+    except Unavailable as error:
+        refused: Future[T] = Future()
+        refused.set_exception(error)
+        return refused
+
+
+def _is_confirmed(sent: Future[None]) -> bool:
+    """Whether the queue has confirmed a message by now. One that was not sent until now never will be."""
+    return not sent.cancel() and sent.done() and sent.exception() is None
+
+
+def _message(task: Task, headers: Mapping[str, Any] | None) -> Message:
+    return Message(task.id, task.to_message(), dict(headers or {}))
+
+
+@cache
+def _accepted(kind: str, kept_by: str) -> Any:
+    return TASKS_ACCEPTED.labels(kind, kept_by)
 
 
 def _earlier(store: MongoTaskStore, task_id: str) -> Task | None:

@@ -78,7 +78,7 @@ def test_the_task_and_its_errors_know_nothing_but_python() -> None:
 @pytest.mark.parametrize("name", ["add_task", "get_tasks", "cancel_task", "retry_task"])
 def test_a_door_is_thin(name: str) -> None:
     source = (ROOT / "functions" / name / "main.py").read_text()
-    assert len(source.splitlines()) <= 50
+    assert len(source.splitlines()) <= 60
     assert (ROOT / "functions" / name / "requirements.txt").exists()
 
 
@@ -90,6 +90,7 @@ def test_each_function_lists_what_it_imports() -> None:
         if (folder / "requirements.txt").exists()
     }
     http = {"functions-framework", "flask", "gunicorn", "pika", "pymongo", "pydantic", "prometheus-client"}
+    http |= {"starlette", "uvicorn", "uvicorn-worker", "uvloop", "httptools"}
     assert listed.pop("engine") == {"pika", "pymongo", "pydantic", "prometheus-client", "openai", "markdown-it-py"}
     assert listed == dict.fromkeys(("add_task", "get_tasks", "cancel_task", "retry_task"), http)
 
@@ -101,6 +102,7 @@ def test_every_pin_is_the_one_of_the_constraints() -> None:
         *ROOT.glob("functions/*/requirements.txt"),
         ROOT / "embedded/requirements.txt",
         ROOT / "tests/requirements.txt",
+        ROOT / "bench/requirements.txt",
     ]:
         for name, version in re.findall(r"^([A-Za-z0-9_.-]+)==(\S+)$", path.read_text(), re.M):
             assert pins[_normal(name)] == version, f"{path}: {name}"

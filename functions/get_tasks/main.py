@@ -5,32 +5,32 @@ from __future__ import annotations
 import functions_framework
 from flask import Request, Response
 
-from sluice import service
-from sluice.http import Endpoint, conditional, single_values
+from sluice import async_door, flask_door, service
+from sluice.http import Answer, Call, Endpoint, conditional
 from sluice.requests import read_list_query, read_overview_query
 from sluice.services import Services
 
 
-def list_tasks(request: Request, services: Services) -> Response:
-    return conditional(request, service.list_tasks(services.store, read_list_query(single_values(request.args))))
+def list_tasks(call: Call, services: Services) -> Answer:
+    return conditional(call, service.list_tasks(services.store, read_list_query(call.arguments)))
 
 
-def show_overview(request: Request, services: Services) -> Response:
-    return conditional(request, service.overview(services, read_overview_query(single_values(request.args))))
+def show_overview(call: Call, services: Services) -> Answer:
+    return conditional(call, service.overview(services, read_overview_query(call.arguments)))
 
 
-def get_task(request: Request, services: Services, task_id: str) -> Response:
-    return conditional(request, service.get_task(services.store, task_id))
+def get_task(call: Call, services: Services, task_id: str) -> Answer:
+    return conditional(call, service.get_task(services.store, task_id))
 
 
-def list_kinds(request: Request, _services: Services) -> Response:
-    return conditional(request, service.list_kinds())
+def list_kinds(call: Call, _services: Services) -> Answer:
+    return conditional(call, service.list_kinds())
 
 
-def show_document(request: Request, _services: Services) -> Response:
+def show_document(call: Call, _services: Services) -> Answer:
     from sluice import openapi
 
-    return conditional(request, openapi.document())
+    return conditional(call, openapi.document())
 
 
 endpoint = Endpoint(
@@ -43,8 +43,15 @@ endpoint = Endpoint(
         "GET /tasks/get/<task_id>": get_task,
     },
 )
+flask_door.answer_refusals(endpoint)
 
 
 @functions_framework.http
 def get_tasks(request: Request) -> Response:
-    return endpoint(request)
+    """The function, as Flask serves it."""
+    return flask_door.respond(endpoint, request)
+
+
+async def get_tasks_async(request: object) -> object:
+    """The function, as the framework's async mode serves it."""
+    return await async_door.respond(endpoint, request)

@@ -31,8 +31,9 @@ if not stores.cafile and not any(Path(stores.capath or "/nowhere").glob("*.0")):
     sys.exit("it trusts no certificate")
 
 if "FUNCTION_TARGET" in os.environ:
-    importlib.import_module("functions_framework").create_app()
-    importlib.import_module("gunicorn.app.wsgiapp")
+    importlib.import_module("sluice.async_worker").create_app()
+    for server in ("gunicorn.app.wsgiapp", "uvloop", "uvicorn.server"):
+        importlib.import_module(server)
 else:
     importlib.import_module("functions.engine.main")
     importlib.import_module("functions.engine.sweep")

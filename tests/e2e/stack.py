@@ -82,7 +82,7 @@ class Stack:
             environment = self.environment(
                 FUNCTION_SOURCE=f"{self.tree}/functions/{name}/main.py", FUNCTION_TARGET=name, PORT=str(port)
             )
-            command = [BIN / "gunicorn", "-c", f"{self.tree}/functions/gunicorn.conf.py", "functions_framework:app"]
+            command = [BIN / "gunicorn", "-c", f"{self.tree}/functions/gunicorn.conf.py", "functions_framework.aio:app"]
             started.append(self._process(name, command, environment, port))
         for process in started:
             process.launch()

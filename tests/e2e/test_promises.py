@@ -7,6 +7,7 @@ import shutil
 import socket
 import sys
 import time
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -350,7 +351,7 @@ def test_a_function_with_wrong_settings_ends_instead_of_answering_errors(stack: 
     environment = stack.environment(
         FUNCTION_SOURCE="functions/add_task/main.py", FUNCTION_TARGET="add_task", PORT=str(port), RABBITMQ_URL=""
     )
-    command = [BIN / "gunicorn", "-c", "functions/gunicorn.conf.py", "functions_framework:app"]
+    command = [BIN / "gunicorn", "-c", "functions/gunicorn.conf.py", "functions_framework.aio:app"]
     function = stack._process("wrong", command, environment, port)
     function.launch()
     assert function.wait(20) not in (None, 0)
@@ -367,3 +368,16 @@ def test_callers_that_never_finish_their_requests_do_not_hold_a_function_for_eve
     assert stack.client.get(stack.url("/tasks/add").replace("/tasks/add", "/healthz"), timeout=20).status_code == 200
     for connection in slow:
         connection.close()
+
+
+def test_a_head_without_end_is_refused_before_it_fills_the_memory(stack: Stack) -> None:
+    stack.start_functions("add")
+    port = int(stack.url("/tasks/add").split(":")[2].split("/")[0])
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n")
+        with suppress(ConnectionError):  # it hangs up in the middle
+            for number in range(100):
+                connection.sendall(b"X-%d: %s\r\n" % (number, b"x" * 8000))
+        with suppress(ConnectionResetError):
+            assert connection.recv(1000).startswith(b"HTTP/1.1 400 ")
+    assert stack.client.get(stack.url("/tasks/add").replace("/tasks/add", "/healthz")).status_code == 200

@@ -14,10 +14,10 @@ from typing import Any, Literal
 import functions_framework
 import mongomock
 import pytest
-from flask.testing import FlaskClient
 from pymongo.errors import ServerSelectionTimeoutError
-from werkzeug.test import TestResponse
+from werkzeug.test import Client, TestResponse
 
+from sluice import async_worker
 from sluice.broker import Delivery, Message, Queue
 from sluice.errors import BrokerUnavailable
 from sluice.kinds import kinds
@@ -26,6 +26,7 @@ from sluice.services import Services, install, topology
 from sluice.settings import Settings
 from sluice.store import MongoTaskStore
 from sluice.task import Document, Task, new_id, new_task, utc_now
+from tests.functions.asgi import AsgiClient
 
 FUNCTIONS = Path(__file__).resolve().parents[2] / "functions"
 
@@ -86,9 +87,10 @@ class Broker(InMemoryTaskBroker):
 
 
 class Sluice:
-    """All four functions, and what they work with."""
+    """All four functions behind one of their doors, and what they work with."""
 
-    def __init__(self) -> None:
+    def __init__(self, door: str = "async") -> None:
+        self.door = door
         settings = Settings.load(environment={"PUBLISH_TIMEOUT_SECONDS": str(PUBLISH_TIMEOUT)})
         self.database = Database()
         self.store = MongoTaskStore(self.database)
@@ -96,25 +98,28 @@ class Sluice:
         self.broker.unconfirmed = []
         self.services = Services(settings, self.store, self.broker)
 
-    def client(self, name: str) -> FlaskClient:
+    def client(self, name: str) -> Client:
         """A client of one function, loaded and routed as functions-framework does it."""
-        client: FlaskClient = functions_framework.create_app(name, str(FUNCTIONS / name / "main.py")).test_client()
+        source = str(FUNCTIONS / name / "main.py")
+        if self.door == "async":
+            return AsgiClient(async_worker.create_app(name, source))
+        client: Client = functions_framework.create_app(name, source).test_client()
         return client
 
     @cached_property
-    def adding(self) -> FlaskClient:
+    def adding(self) -> Client:
         return self.client("add_task")
 
     @cached_property
-    def getting(self) -> FlaskClient:
+    def getting(self) -> Client:
         return self.client("get_tasks")
 
     @cached_property
-    def cancelling(self) -> FlaskClient:
+    def cancelling(self) -> Client:
         return self.client("cancel_task")
 
     @cached_property
-    def retrying(self) -> FlaskClient:
+    def retrying(self) -> Client:
         return self.client("retry_task")
 
     def add(self, key: str | None = None, **fields: Any) -> TestResponse:
@@ -171,10 +176,16 @@ class Sluice:
         return self.messages() == [] and self.list().get_json() == {"tasks": [], "next": None}
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Through which doors the functions are asked: the one of production, or those that a module names as DOORS."""
+    if "sluice" in metafunc.fixturenames:
+        metafunc.parametrize("sluice", getattr(metafunc.module, "DOORS", ["async"]), indirect=True)
+
+
 @pytest.fixture
-def sluice(monkeypatch: pytest.MonkeyPatch) -> Iterator[Sluice]:
+def sluice(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sluice]:
     monkeypatch.setattr("sluice.services._installed", {})
-    made = Sluice()
+    made = Sluice(request.param)
     install(made.services)
     yield made
     made.broker.close()

@@ -15,6 +15,8 @@ from sluice.http import MAX_BODY_BYTES, MAX_DISCARDED_BYTES
 from sluice.services import Services, install
 from tests.functions.conftest import Sluice, problem_of
 
+DOORS = ["flask", "async"]
+
 NAMES = ["add_task", "get_tasks", "cancel_task", "retry_task"]
 EVERY_FUNCTION = pytest.mark.parametrize("name", NAMES)
 NOBODY = "0" * 32

@@ -19,6 +19,7 @@ from functions.engine import handler as handler_module
 from functions.engine import worker as worker_module
 from functions.engine.engine import Engine
 from functions.engine.handler import Step, Stopped
+from sluice import waiting
 from sluice.broker import Message, Queue, Topology
 from sluice.errors import BrokerUnavailable, Conflict, KeyReused, TaskNotFound, Unavailable
 from sluice.kinds import kinds
@@ -199,6 +200,27 @@ class UnreliableBroker(InMemoryTaskBroker):
         super()._settle(delivery, *arguments, requeue=requeue)
 
 
+class SteppedStore(MongoTaskStore):
+    """The store; its writer is a strand for each task."""
+
+    def __init__(self, database: WatchedDatabase, stage: Stage) -> None:
+        super().__init__(database, clock=stage.time)
+        self._stage = stage
+        self.writers: list[Strand] = []
+
+    def insert_soon(self, task: Task) -> Future[Task]:
+        future: Future[Task] = Future()
+
+        def write() -> None:
+            try:
+                future.set_result(self.insert(task))
+            except Unavailable as error:
+                future.set_exception(error)
+
+        self.writers.append(self._stage.start(f"write {task.id}", write))
+        return future
+
+
 class SteppedEngine(Engine):
     """The engine; its threads are strands."""
 
@@ -263,8 +285,8 @@ class World:
         self.ledger = Ledger(self.stage, self.settings)
         self.database = WatchedDatabase(self.stage, self.ledger)
         self.broker = UnreliableBroker(self.stage, self._on_ack)
-        store = MongoTaskStore(self.database, clock=self.stage.time)
-        self.services = Services(self.settings, store, self.broker)
+        self._store = SteppedStore(self.database, self.stage)
+        self.services = Services(self.settings, self._store, self.broker)
         self.engines: list[SteppedEngine] = []
         self.handlings: list[Handling] = []
         #: The tasks of which a message was lost.
@@ -276,6 +298,7 @@ class World:
         for module in (engine_module, handler_module, worker_module):
             self._patch.setattr(module, "time", self.stage.time)
         self._patch.setattr(worker_module, "run_isolated", lambda _task, _inputs, step: self._handle(step, True))
+        self._patch.setattr(waiting.Done, "wait", lambda done: self._wait_for(done))
         for name in ("functions", "sluice"):
             self._patch.setattr(logging.getLogger(name), "propagate", False)
             self._patch.setattr(logging.getLogger(name), "handlers", [Alarm(self.ledger)])
@@ -287,6 +310,9 @@ class World:
         logging.disable(logging.NOTSET)
         self._patch.undo()
 
+    def _wait_for(self, done: waiting.Done) -> None:
+        self.stage.wait(done.future.done, done.seconds)
+
     # --- people ------------------------------------------------------------------------------------------------------
 
     @property
@@ -297,11 +323,17 @@ class World:
 
     def add(self, user: str, text: str, key: str | None, operations: int | None = None) -> Call:
         def run() -> int:
-            task = add_task(self.services, NewTask(user, kinds()["message"], {"text": text}), key=key)
+            task = waiting.run(add_task(self.services, NewTask(user, kinds()["message"], {"text": text}), key=key))
             self.ledger.accept(task, text, key)
             return 202
 
-        return self._call("add", run, operations)
+        call = self._call("add", run, operations)
+        writers, self._store.writers = self._store.writers, []
+        if operations is None:
+            for strand in [*writers, call.strand]:
+                while strand.can_go_on:
+                    strand.go_on()
+        return call
 
     def cancel(self, task_id: str, operations: int | None = None) -> Call:
         def run() -> int:

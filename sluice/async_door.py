@@ -1,0 +1,84 @@
+"""A function as the framework's async mode serves it: one thread answers many calls at once; none waits for another.
+
+Taken in production (functions/gunicorn.conf.py), because threads that answer spend most of their time in handing
+Python's lock to each other: docs/decisions/0010-async-door.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from http import HTTPStatus
+from typing import Any
+
+from sluice import waiting
+from sluice.errors import InvalidRequest
+from sluice.http import (
+    MAX_BODY_BYTES,
+    MAX_DISCARDED_BYTES,
+    Answer,
+    Call,
+    Endpoint,
+    broken_off,
+    too_large,
+)
+from sluice.services import services
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+
+class AsgiAnswer:
+    """An answer as the framework's routes take it: an ASGI application that sends it."""
+
+    def __init__(self, answer: Answer) -> None:
+        self._answer = answer
+
+    async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
+        answer = self._answer
+        headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in answer.headers.items()]
+        if answer.status != HTTPStatus.NOT_MODIFIED:
+            headers.append((b"Content-Length", b"%d" % len(answer.body)))
+        await send({"type": "http.response.start", "status": answer.status.value, "headers": headers})
+        await send({"type": "http.response.body", "body": answer.body})
+
+
+async def respond(endpoint: Endpoint, request: Any) -> AsgiAnswer:
+    """Answer a call of a function, which comes as Starlette's request."""
+    return AsgiAnswer(await waiting.run_async(endpoint.respond(await _call(request)), _threads()))
+
+
+async def _call(request: Any) -> Call:
+    scope = request.scope
+    headers: dict[str, str] = {}
+    for name, value in scope["headers"]:
+        text = name.decode("latin-1")
+        headers[text] = f"{headers[text]},{value.decode('latin-1')}" if text in headers else value.decode("latin-1")
+    body, fault = await _read(request.receive)
+    return Call(scope["method"], scope["path"], scope["query_string"].decode("latin-1"), headers, body, fault)
+
+
+async def _read(receive: Receive) -> tuple[bytes, InvalidRequest | None]:
+    """The body; or none, and why."""
+    message = await receive()
+    chunks = [message.get("body", b"")]
+    size = len(chunks[0])
+    while message.get("more_body"):
+        message = await receive()
+        chunk = message.get("body", b"")
+        size += len(chunk)
+        if size <= MAX_BODY_BYTES:
+            chunks.append(chunk)
+        elif size > MAX_BODY_BYTES + MAX_DISCARDED_BYTES:
+            break
+    if message["type"] == "http.disconnect":
+        return b"", broken_off()
+    return (b"", too_large()) if size > MAX_BODY_BYTES else (b"".join(chunks), None)
+
+
+@cache
+def _threads() -> ThreadPoolExecutor:
+    """The threads for what blocks."""
+    return ThreadPoolExecutor(services().settings.threads, thread_name_prefix="blocking")
