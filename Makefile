@@ -4,13 +4,16 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 RUN_READY  := $(VENV)/.ready-run
 TEST_READY := $(VENV)/.ready-test
+BENCH_READY := $(VENV)/.ready-bench
 # Made by npm, where there is one; without it the tests that need it are skipped.
 MODULES    := web/node_modules/.ready
 LIGHTHOUSE := bench/lighthouse/node_modules/.ready
+# Tests that take minutes, of a machine's making.
+EXAMPLES   := tests/machine tests/fuzz tests/functions/test_fuzz.py
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check chaos fuzz format web vendor lighthouse screenshots clean
+.PHONY: help run test check examples bench chaos fuzz format web vendor lighthouse screenshots clean
 .PHONY: supported-python images secrets cluster-up deploy update status logs shell cluster-down load scaling try-images control-plane
 
 help: ## what can be made
@@ -21,7 +24,10 @@ run: $(RUN_READY) ## Sluice in one process on PORT (8080), with no services
 
 test: check $(if $(shell command -v npm),$(MODULES)) ## all tests; ARGS="-k word" chooses
 	@if command -v go > /dev/null; then echo "FerretDB: `$(BIN)/python -m tests.servers.ferretdb`"; fi
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(addprefix --ignore=,$(EXAMPLES)) $(ARGS)
+
+examples: $(TEST_READY) ## thousands of made-up calls, messages, answers and histories, the same each time
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(EXAMPLES)
 
 check: $(TEST_READY) ## lint, format, types
 	@$(BIN)/ruff check --quiet .
@@ -50,6 +56,9 @@ lighthouse: $(TEST_READY) $(LIGHTHOUSE) ## measure the page as in production, on
 
 screenshots: $(TEST_READY) ## pictures of the page in each of its states, in docs/pictures
 	@$(BIN)/python -m tests.web.screenshots
+
+bench: $(BENCH_READY) ## Sluice and its peers side by side, into docs/performance.md; QUICK=1 only prints; ONLY=submit,work
+	@$(BIN)/python -m bench $(if $(QUICK),--quick,--write) $(if $(ONLY),--only $(ONLY))
 
 load: $(TEST_READY) ## post tasks and watch them to the end; URL= TASKS=100 RATE=10 USERS=10 KIND=message ARGS="--help"
 	@$(BIN)/python -m tests.load $(if $(URL),--url "$$URL") $(if $(TASKS),--tasks "$$TASKS") $(if $(RATE),--rate "$$RATE") \
@@ -118,6 +127,11 @@ $(TEST_READY): $(BIN)/python $(REQUIREMENTS) tests/requirements.txt
 	@echo "installing what the tests need (once)"
 	@$(PIP) install -c constraints.txt -r tests/requirements.txt -e .
 	@touch $@ $(RUN_READY)
+
+$(BENCH_READY): $(TEST_READY) bench/requirements.txt
+	@echo "installing the peers (once)"
+	@$(PIP) install -c constraints.txt -r bench/requirements.txt
+	@touch $@
 
 %/node_modules/.ready: %/package.json %/package-lock.json
 	@echo "installing what $* needs from npm (once)"

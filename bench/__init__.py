@@ -1,0 +1,1 @@
+"""Sluice and its peers, measured side by side: `python -m bench`."""
