@@ -46,9 +46,9 @@ class Lab:
     def __init__(self, quick: bool = False) -> None:
         self.quick = quick
         #: How often each variant is measured.
-        self.rounds = 2 if quick else 5
+        self.rounds = 2 if quick else 3
         #: The length of one measurement.
-        self.seconds = 1.5 if quick else 4.0
+        self.seconds = 1.5 if quick else 3.0
         self._exits = contextlib.ExitStack()
         self._mongo: WireMongo | None = None
         self._names = 0

@@ -170,7 +170,7 @@ class Worker:
         """Make the next attempt of the task ours, or say why not."""
         token = f"{self._claimer}-{next(self._claims)}"
         mine: dict[str, Any] = {"engine": self._name, "token": token, "lease": self._lease}
-        while True:
+        for tries in itertools.count(1):
             claimed = self._patiently(lambda: self._store.claim(task.id, **mine))
             if claimed is not None:
                 return claimed
@@ -194,7 +194,9 @@ class Worker:
                 return self._give_up(stored)
             elif stored.retry_at is not None and stored.retry_at > now:
                 return Wait((stored.retry_at - now).total_seconds())
-            self.draining.wait(AGAIN_SECONDS)  # somebody else was faster just now
+            if tries > 1:  # the first time, the message may just have been faster than its document
+                self.draining.wait(AGAIN_SECONDS)
+        raise AssertionError("unreachable: it is tried for ever")
 
     def _stored(self, task: Task) -> Task:
         """The task as the database has it. One that it does not have (it was away when the task was accepted, or has

@@ -124,6 +124,25 @@ def test_a_task_that_the_database_missed_is_stored_from_its_message(bench: Bench
     assert done.deadline == task.deadline
 
 
+def test_a_message_that_is_faster_than_its_document_is_started_without_a_pause(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = a_task()
+    worker = bench.worker(echo)
+    monkeypatch.setattr(worker.draining, "wait", lambda _seconds: pytest.fail("it waits"))
+    claim = bench.store.claim
+
+    def claim_too_early(*args: Any, **kwargs: Any) -> Task | None:
+        monkeypatch.setattr(bench.store, "claim", claim)
+        missed = claim(*args, **kwargs)
+        bench.store.insert(task)
+        return missed
+
+    monkeypatch.setattr(bench.store, "claim", claim_too_early)
+    assert worker.work(message_of(task)) == Settled()
+    assert bench.now(task).status == "completed"
+
+
 def test_a_message_can_not_bring_bookkeeping_or_a_result_with_it(bench: Bench) -> None:
     body = {**a_task().to_json(), "status": "completed", "engine": "me", "crashes": 9}
     body |= {

@@ -3,7 +3,6 @@
 Documents that come in are never changed: what changes is a copy. All of mongomock's errors leave as CommandError.
 """
 
-import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -162,7 +161,7 @@ def projected(document: Document, projection: Document) -> Document:
 
 def updated(document: Document, query: Document, update: Document | list[Document], *, inserting: bool) -> Document:
     """What `document` becomes. Raises CommandError, and then nothing has happened to it."""
-    result: Document = copy.deepcopy(document)
+    result: Document = copied(document)
     with translated():
         if isinstance(update, list):
             [result] = process_pipeline([result], _database, update, None)
@@ -171,7 +170,7 @@ def updated(document: Document, query: Document, update: Document | list[Documen
             _refuse_dead_ends(result, update, inserting=inserting)
             _collection._apply_update_document(result, query, update, inserting)
         else:
-            result = {key: value for key, value in result.items() if key == "_id"} | copy.deepcopy(update)
+            result = {key: value for key, value in result.items() if key == "_id"} | copied(update)
     if "_id" in document and result.get("_id") != document["_id"]:
         raise CommandError(66, "Performing an update on the path '_id' would modify the immutable field '_id'")
     return result
@@ -187,8 +186,15 @@ def upsert_seed(query: Document, update: Document | list[Document]) -> Document:
         place = seed
         for parent in parents:
             place = place.setdefault(parent, {})
-        place[name] = copy.deepcopy(value)
+        place[name] = copied(value)
     return seed
+
+
+def copied(value: Any) -> Any:
+    """A copy of a value from BSON: of lists and documents, as nothing else in it changes."""
+    if isinstance(value, dict):
+        return {name: copied(item) for name, item in value.items()}
+    return [copied(item) for item in value] if isinstance(value, list) else value
 
 
 def aggregated(documents: list[Document], pipeline: list[Document]) -> list[Document]:
@@ -197,7 +203,7 @@ def aggregated(documents: list[Document], pipeline: list[Document]) -> list[Docu
     if foreign := stages & FOREIGN_STAGES:
         raise CommandError(2, f"this server has no {', '.join(sorted(foreign))}")
     if not stages <= READING_STAGES:
-        documents = copy.deepcopy(documents)
+        documents = copied(documents)
     with translated():
         return list(process_pipeline(documents, _database, pipeline, None))
 

@@ -154,6 +154,16 @@ class Index:
             entries += [(*key, 0, identity) for key in keys]
         self._entries.update(entries)
 
+    def is_untouched(self, old: Document, new: Document) -> bool:
+        """Whether a change of a document is none here, seen at a glance."""
+        return self.partial is None and all(
+            type(before := old.get(path, self)) is type(after := new.get(path, self))
+            and before == after
+            and not isinstance(after, dict | list)
+            and "." not in path
+            for path in self.paths
+        )
+
     def leave(self, document: Document, identity: Any) -> None:
         keys = self.keys(document)
         self._odd -= self._oddities(keys)
@@ -362,6 +372,8 @@ class Collection:
         identity = hashable(document["_id"])
         for index in self.indexes.values():
             if old is not None:
+                if index.is_untouched(old, document):
+                    continue
                 index.leave(old, identity)
             index.enter(document, identity)
         self.documents[identity] = document
