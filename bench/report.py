@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from bench.figures import Noise, Plot, Result, Table, Verdict, number
 from bench.lab import ROOT, Lab
+from bench.machine import bare_python_ms, round_trip_ms
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -213,7 +214,9 @@ def machine(lab: Lab, noise: Noise, seconds: float, only: Sequence[str] = ()) ->
         f"minutes, {lab.rounds} rounds, on {cores}, {system}, {packages}. "
         "Clients, servers, RabbitMQ and the database share these cores. "
         f"The machine's own noise: the same loop of work took {noise.median * 1000:.0f} ms at the median of "
-        f"{len(noise.seconds)} looks, between {noise.best:.2f} and {noise.worst:.2f} times that."
+        f"{len(noise.seconds)} looks, between {noise.best:.2f} and {noise.worst:.2f} times that. Its price: "
+        f"bare Python starts in {bare_python_ms():.0f} ms, and a byte to a sleeping process and back takes "
+        f"{round_trip_ms():.2f} ms."
     )
 
 

@@ -14,15 +14,7 @@ from typing import Any
 
 from sluice import waiting
 from sluice.errors import InvalidRequest
-from sluice.http import (
-    MAX_BODY_BYTES,
-    MAX_DISCARDED_BYTES,
-    Answer,
-    Call,
-    Endpoint,
-    broken_off,
-    too_large,
-)
+from sluice.http import Answer, Body, Call, Endpoint
 from sluice.services import services
 
 Scope = MutableMapping[str, Any]
@@ -61,21 +53,13 @@ async def _call(request: Any) -> Call:
 
 
 async def _read(receive: Receive) -> tuple[bytes, InvalidRequest | None]:
-    """The body; or none, and why."""
-    message = await receive()
-    chunks = [message.get("body", b"")]
-    size = len(chunks[0])
-    while message.get("more_body"):
+    body = Body()
+    while True:
         message = await receive()
-        chunk = message.get("body", b"")
-        size += len(chunk)
-        if size <= MAX_BODY_BYTES:
-            chunks.append(chunk)
-        elif size > MAX_BODY_BYTES + MAX_DISCARDED_BYTES:
-            break
-    if message["type"] == "http.disconnect":
-        return b"", broken_off()
-    return (b"", too_large()) if size > MAX_BODY_BYTES else (b"".join(chunks), None)
+        if message["type"] == "http.disconnect":
+            return Body.broken_off()
+        if not body.add(message.get("body", b"")) or not message.get("more_body"):
+            return body.whole()
 
 
 @cache

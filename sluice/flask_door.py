@@ -11,7 +11,7 @@ from werkzeug.wsgi import get_input_stream
 
 from sluice import waiting
 from sluice.errors import InvalidRequest
-from sluice.http import NOT_THIS_METHOD, NOTHING_HERE, Answer, Call, Endpoint, broken_off, problem, read_body
+from sluice.http import NOT_THIS_METHOD, NOTHING_HERE, Answer, Body, Call, Endpoint, problem
 
 
 def respond(endpoint: Endpoint, request: flask.Request) -> flask.Response:
@@ -45,11 +45,14 @@ def _call(request: flask.Request) -> Call:
 
 
 def _read(request: flask.Request) -> tuple[bytes, InvalidRequest | None]:
+    body = Body()
     try:
         stream = get_input_stream(request.environ)
-        return read_body(iter(lambda: stream.read(65536), b""))
+        while (piece := stream.read(65536)) and body.add(piece):
+            pass
     except (ClientDisconnected, OSError):
-        return b"", broken_off()
+        return Body.broken_off()
+    return body.whole()
 
 
 def _response(answer: Answer) -> flask.Response:

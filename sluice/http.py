@@ -14,9 +14,9 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import parse_qsl
@@ -151,7 +151,7 @@ class Endpoint:
                 log.exception("a request failed in an unforeseen way")
                 answer = problem(HTTPStatus.INTERNAL_SERVER_ERROR, "Something went wrong here. It has been logged.")
         self._finish(call, answer)
-        _seconds(self.name).observe(time.perf_counter() - started)
+        REQUEST_SECONDS.labels(self.name).observe(time.perf_counter() - started)
         return answer
 
     def _finish(self, call: Call, answer: Answer) -> None:
@@ -159,7 +159,7 @@ class Endpoint:
         answer.headers["X-Request-Id"] = call.id
         answer.headers["X-Content-Type-Options"] = "nosniff"
         answer.headers.setdefault("Cache-Control", "no-store")
-        _answered(self.name, _known(call.method), answer.status).inc()
+        REQUESTS.labels(self.name, _known(call.method), int(answer.status)).inc()
 
     async def _handle(self, call: Call) -> Answer:
         methods, arguments = self._find(call.path)
@@ -299,25 +299,29 @@ def message_headers(call: Call) -> dict[str, Any]:
     return headers
 
 
-def read_body(chunks: Iterable[bytes]) -> tuple[bytes, InvalidRequest | None]:
-    """A body from its pieces; or none, and why, when it is too large."""
-    size, kept = 0, []
-    for chunk in chunks:
-        size += len(chunk)
-        kept.append(chunk)
-        if size > MAX_BODY_BYTES:
-            kept.clear()
-        if size > MAX_BODY_BYTES + MAX_DISCARDED_BYTES:
-            break
-    return (b"", too_large()) if size > MAX_BODY_BYTES else (b"".join(kept), None)
+class Body:
+    """A body that comes in pieces. One that is too large is read on, up to a bound, and thrown away."""
 
+    def __init__(self) -> None:
+        self._pieces: list[bytes] = []
+        self._size = 0
 
-def too_large() -> TooLarge:
-    return TooLarge(f"The body is larger than {MAX_BODY_BYTES // 1024} KiB.")
+    def add(self, piece: bytes) -> bool:
+        """Take the next piece. False when no more are wanted."""
+        self._size += len(piece)
+        if self._size <= MAX_BODY_BYTES:
+            self._pieces.append(piece)
+        return self._size <= MAX_BODY_BYTES + MAX_DISCARDED_BYTES
 
+    def whole(self) -> tuple[bytes, InvalidRequest | None]:
+        """All of it; or nothing, and why."""
+        if self._size > MAX_BODY_BYTES:
+            return b"", TooLarge(f"The body is larger than {MAX_BODY_BYTES // 1024} KiB.")
+        return b"".join(self._pieces), None
 
-def broken_off() -> InvalidRequest:
-    return InvalidRequest("The connection broke off before the whole body had come.")
+    @staticmethod
+    def broken_off() -> tuple[bytes, InvalidRequest]:
+        return b"", InvalidRequest("The connection broke off before the whole body had come.")
 
 
 def _from_sluice(error: SluiceError) -> Answer:
@@ -338,16 +342,6 @@ def _refuse_constant(name: str) -> None:
 def _known(method: str) -> str:
     """A label must not take whatever a caller makes up."""
     return method if method in KNOWN_METHODS else "other"
-
-
-@cache
-def _seconds(function: str) -> Any:
-    return REQUEST_SECONDS.labels(function)
-
-
-@cache
-def _answered(function: str, method: str, status: int) -> Any:
-    return REQUESTS.labels(function, method, status)
 
 
 async def _healthz(_call: Call, _services: Services) -> Answer:

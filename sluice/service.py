@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from datetime import timedelta
-from functools import cache, partial
+from functools import partial
 from typing import Any, TypeVar
 
 from sluice.broker import Message, publish
@@ -66,11 +66,11 @@ async def add_task(
             raise Unavailable(
                 "Neither the queue nor the database answers. Try again, best with an Idempotency-Key."
             ) from None
-        _accepted(task.kind, "queue").inc()
+        TASKS_ACCEPTED.labels(task.kind, "queue").inc()
         return queued  # the engine stores it, from the message
     if not is_queued and stored is queued:
         stored = await Blocking(partial(_unqueued, services, queued, headers, until))
-    _accepted(task.kind, "database" if stored.queued_at is None else "both").inc()
+    TASKS_ACCEPTED.labels(task.kind, "database" if stored.queued_at is None else "both").inc()
     return _same(stored, task, new)
 
 
@@ -204,11 +204,6 @@ def _is_confirmed(sent: Future[None]) -> bool:
 
 def _message(task: Task, headers: Mapping[str, Any] | None) -> Message:
     return Message(task.id, task.to_message(), dict(headers or {}))
-
-
-@cache
-def _accepted(kind: str, kept_by: str) -> Any:
-    return TASKS_ACCEPTED.labels(kind, kept_by)
 
 
 def _earlier(store: MongoTaskStore, task_id: str) -> Task | None:
