@@ -77,7 +77,7 @@ def fastapi_celery(lab: Lab, queue: str, *, workers: int = 2, store: bool = Fals
 def flask_pika(lab: Lab, queue: str, *, workers: int = 2, store: bool = False) -> Door:
     """https://docs.gunicorn.org/en/stable/design.html: threads, for an application that waits."""
     port = free_port()
-    command = [*_gunicorn(port, workers), "-k", "gthread", "--threads", "8", "bench.peers.flask_pika:app"]
+    command = [*_gunicorn(port, workers), "-k", "gthread", "--threads", "16", "bench.peers.flask_pika:app"]
     return _started(lab, "flask-pika", command, _peer_environment(lab, queue, store), port, queue)
 
 

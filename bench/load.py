@@ -279,15 +279,16 @@ async def run(
 
 
 async def pace(client: Client, started: float, rate: float, count: int) -> None:
-    """Hand out requests at the steady rate. One that finds no free connection counts from when it was due."""
+    """Hand out requests at the steady rate. Each counts from when it was due, however late the client is."""
     for index in range(count):
         pause = started + index / rate - time.perf_counter()
         if pause > 0:
             await asyncio.sleep(pause)
+        due = max(started + index / rate, started)
         if client.idle:
-            client.idle.pop().send(time.perf_counter())
+            client.idle.pop().send(due)
         else:
-            client.late.append(time.perf_counter())
+            client.late.append(due)
 
 
 def ids_in(bodies: Iterable[bytes]) -> list[str]:

@@ -32,6 +32,9 @@ class NoStore:
         done.set_result(task)
         return done
 
+    def mark_queued(self, _task: Task, _queued_at: object) -> bool:
+        return True
+
     def unqueued(self, limit: int) -> Sequence[Task]:  # noqa: ARG002 - the store's signature
         return []
 

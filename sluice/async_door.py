@@ -13,7 +13,7 @@ from http import HTTPStatus
 from typing import Any
 
 from sluice import waiting
-from sluice.errors import InvalidRequest
+from sluice.errors import InvalidRequest, TooLarge
 from sluice.http import Answer, Body, Call, Endpoint
 from sluice.services import services
 
@@ -39,7 +39,11 @@ class AsgiAnswer:
 
 async def respond(endpoint: Endpoint, request: Any) -> AsgiAnswer:
     """Answer a call of a function, which comes as Starlette's request."""
-    return AsgiAnswer(await waiting.run_async(endpoint.respond(await _call(request)), _threads()))
+    call = await _call(request)
+    answer = await waiting.run_async(endpoint.respond(call), _threads())
+    if isinstance(call.fault, TooLarge):
+        answer.headers["Connection"] = "close"  # there may be more of it, without end
+    return AsgiAnswer(answer)
 
 
 async def _call(request: Any) -> Call:

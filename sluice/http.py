@@ -54,6 +54,9 @@ STATUS_OF: list[tuple[type[SluiceError], HTTPStatus]] = [
     (errors.Unavailable, HTTPStatus.SERVICE_UNAVAILABLE),
 ]
 
+#: Fields of a body, or of a query. No kind has as many, and to complain of each of thousands would take long.
+MAX_FIELDS = 100
+
 #: Bad fields that one answer names.
 MAX_ERRORS = 20
 
@@ -252,6 +255,8 @@ def read_fields(call: Call) -> dict[str, Any]:
             raise InvalidRequest("The body is not valid JSON.") from None
         if not isinstance(fields, dict):
             raise InvalidRequest("The body must be a JSON object.")
+        if len(fields) > MAX_FIELDS:
+            raise _too_many_fields()
         return fields
     fields = _single_values(call.body.decode(errors="replace"))
     if any(name.lstrip().startswith("{") for name in fields):
@@ -263,7 +268,11 @@ def _single_values(encoded: str) -> dict[str, str]:
     """The values of a form or a query. Raises InvalidRequest naming those that are given more than once."""
     values: dict[str, str] = {}
     repeated: dict[str, None] = {}
-    for name, value in parse_qsl(encoded, keep_blank_values=True, errors="replace"):
+    try:
+        pairs = parse_qsl(encoded, keep_blank_values=True, errors="replace", max_num_fields=MAX_FIELDS)
+    except ValueError:
+        raise _too_many_fields() from None
+    for name, value in pairs:
         if name in values:
             repeated[name] = None
         values[name] = value
@@ -272,6 +281,10 @@ def _single_values(encoded: str) -> dict[str, str]:
             "Some fields are given more than once.", [FieldError(name, "is given more than once") for name in repeated]
         )
     return values
+
+
+def _too_many_fields() -> InvalidRequest:
+    return InvalidRequest(f"There are more than {MAX_FIELDS} fields.")
 
 
 def idempotency_key(call: Call) -> str | None:

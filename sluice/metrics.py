@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
-from functools import cache, partial
+from functools import partial
 from itertools import accumulate
 from typing import Any, Generic, TypeVar, cast
 
@@ -155,12 +155,18 @@ class _Ours:
             yield family.collect()
 
 
-@cache
+_is_registered = threading.Event()
+_registering = threading.Lock()
+
+
 def _registry() -> Any:
     """What prometheus_client knows of by itself (the process, Python), and what is counted here."""
     from prometheus_client import REGISTRY
 
-    REGISTRY.register(_Ours())
+    with _registering:
+        if not _is_registered.is_set():
+            REGISTRY.register(_Ours())
+            _is_registered.set()
     return REGISTRY
 
 

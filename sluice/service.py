@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from datetime import timedelta
 from functools import partial
 from typing import Any, TypeVar
@@ -57,11 +57,12 @@ async def add_task(
     sent = _soon(lambda: broker.send(_message(queued, headers), broker.topology.tasks))
     storing = _soon(lambda: services.store.insert_soon(queued))
     await Done(sent, until - time.monotonic())
-    await Done(storing)
+    await Done(storing, until + services.settings.store_timeout_seconds - time.monotonic())
+    storing.cancel()  # what was not sent by now need not be: a queue that has confirmed is enough
     is_queued = _is_confirmed(sent)
     try:
-        stored = storing.result()
-    except StoreUnavailable:
+        stored = storing.result(0)
+    except (StoreUnavailable, CancelledError, TimeoutError):
         if not is_queued:
             raise Unavailable(
                 "Neither the queue nor the database answers. Try again, best with an Idempotency-Key."
@@ -174,10 +175,11 @@ def _unqueued(services: Services, task: Task, headers: Mapping[str, Any] | None,
     the sweep does. If the queue has come back meanwhile, what was sent then did not find the task: send it now."""
     pending = task.replace(queued_at=None)
     try:
-        is_noted = services.store.mark_queued(task, None)
+        if not services.store.mark_queued(task, None):  # the message was there after all, or somebody has cancelled
+            return services.store.get(task.id) or task
     except StoreUnavailable:
         return task  # the sweep finds that there is no message
-    if is_noted and services.broker.is_connected and time.monotonic() < until:
+    if services.broker.is_connected and time.monotonic() < until:
         return _queue(services, pending, headers, until)
     return pending
 

@@ -64,7 +64,7 @@ class HealthServer:
 def respond(path: str, engine: Engine, services: Services) -> tuple[int, str, bytes]:
     """Status, content type and body. Healthy: a restart would mend nothing. Ready: tasks can be taken and stored."""
     if path == "/metrics":
-        return 200, *exposition()
+        return 200, *exposition(services.settings.prometheus_multiproc_dir)
     if path == "/healthz":
         complaints = engine.complaints()
         return _json(503 if complaints else 200, {"status": "unwell" if complaints else "ok", "complaints": complaints})

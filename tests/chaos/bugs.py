@@ -49,9 +49,9 @@ BUGS = {
     ),
     # What is published counts as kept before the broker has confirmed it.
     "no-confirm": Bug(
-        "sluice/broker.py",
-        "        future.result(timeout)\n",
-        "        future.result(timeout) if future.done() else None\n",
+        "sluice/service.py",
+        "return not sent.cancel() and sent.done() and sent.exception() is None",
+        "return not (sent.done() and sent.exception())",
     ),
     # A task that is tried again gets a new deadline.
     "fresh-deadline": Bug(

@@ -7,6 +7,7 @@ import shutil
 import socket
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -381,3 +382,24 @@ def test_a_head_without_end_is_refused_before_it_fills_the_memory(stack: Stack) 
         with suppress(ConnectionResetError):
             assert connection.recv(1000).startswith(b"HTTP/1.1 400 ")
     assert stack.client.get(stack.url("/tasks/add").replace("/tasks/add", "/healthz")).status_code == 200
+
+
+def test_a_request_that_is_on_its_way_when_a_function_is_stopped_is_answered(stack: Stack) -> None:
+    (function,) = stack.start_functions("add")
+    stack.add()
+    stack.mongo.freeze()
+    try:
+        with ThreadPoolExecutor(1) as caller:
+            adding = caller.submit(stack.add)  # it waits for the database for two seconds
+            sent = eventually(lambda: _depth(stack) == 2)
+            function.terminate()
+            assert sent
+            assert adding.result(20)
+        assert function.wait(20) == 0
+    finally:
+        stack.mongo.thaw()
+
+
+def _depth(stack: Stack) -> int:
+    with pika.BlockingConnection(pika.URLParameters(stack.rabbit.url)) as connection:
+        return int(connection.channel().queue_declare(stack.queue, passive=True).method.message_count)

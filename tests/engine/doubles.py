@@ -143,6 +143,12 @@ class _Found:
         self._steps.append(("limit", arguments))
         return self
 
+    def batch_size(self, _size: int) -> _Found:
+        return self
+
+    def close(self) -> None:
+        """Nothing is kept open."""
+
     def __iter__(self) -> Iterator[Document]:
         return iter(self._run(self._steps))
 

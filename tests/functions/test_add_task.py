@@ -261,3 +261,10 @@ def test_a_text_over_64_kib_is_refused(sluice: Sluice, text: str) -> None:
 def test_a_form_with_a_text_over_64_kib_is_refused(sluice: Sluice) -> None:
     response = sluice.adding.post("/tasks/add", data={"user_id": "ada", "objective": "x" * 100_000})
     problem_of(response, HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+
+
+@pytest.mark.parametrize("encoding", ["json", "data"])
+def test_thousands_of_fields_are_not_looked_at_one_by_one(sluice: Sluice, encoding: str) -> None:
+    fields: Any = {f"field-{number}": "x" for number in range(101)}
+    response = sluice.adding.post("/tasks/add", **{encoding: fields})
+    assert "more than 100 fields" in problem_of(response, HTTPStatus.BAD_REQUEST)["detail"]

@@ -1,0 +1,162 @@
+"""The limits of the server in production, asked over real connections; with shorter times than in production."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import pytest
+import uvicorn
+
+from sluice import async_worker
+from sluice.async_worker import MAX_HEAD_BYTES, BoundedProtocol
+from tests.servers.ports import free_port
+
+#: Seconds: what a caller is given in these tests, and what nothing takes on any machine.
+SHORT, LONG = 0.3, 20.0
+
+#: More than the buffers of a connection hold, at both ends.
+BIG = b"x" * 16_000_000
+
+HEAD = b"HTTP/1.1 %d "
+
+
+async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    """Answers `/slow` after a while, `/big` at length, and reads what it is sent."""
+    while (await receive()).get("more_body"):
+        pass
+    if scope["path"] == "/slow":
+        await asyncio.sleep(3 * SHORT)
+    body = BIG if scope["path"] == "/big" else b"ok"
+    headers = [(b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+@asynccontextmanager
+async def served() -> AsyncIterator[tuple[uvicorn.Server, int]]:
+    port = free_port()
+    options: dict[str, Any] = {**async_worker.AsyncWorker.CONFIG_KWARGS, "loop": "asyncio", "timeout_notify": LONG}
+    config = uvicorn.Config(app, host="127.0.0.1", port=port, timeout_keep_alive=SHORT, log_level="error", **options)  # type: ignore[arg-type]
+    server = uvicorn.Server(config)
+    task = asyncio.create_task(server._serve())
+    while not server.started:
+        await asyncio.sleep(0.01)
+    try:
+        yield server, port
+    finally:
+        server.should_exit = True
+        await asyncio.wait_for(task, LONG)
+
+
+Test = Callable[[uvicorn.Server, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+@pytest.fixture(autouse=True)
+def _short(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("READ_SECONDS", "HEAD_SECONDS", "WRITE_SECONDS"):
+        monkeypatch.setattr(async_worker, name, SHORT)
+
+
+def connected(test: Test) -> None:
+    async def run() -> None:
+        async with served() as (server, port):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            try:
+                await asyncio.wait_for(test(server, reader, writer), LONG)
+            finally:
+                writer.close()
+                with suppress(OSError):
+                    await writer.wait_closed()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"",
+        b"\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\n\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHo",
+        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{",
+    ],
+    ids=["nothing", "a line break", "a request", "a request and a line break", "half a head", "half a body"],
+)
+def test_a_caller_that_says_no_more_is_not_waited_for(sent: bytes) -> None:
+    async def test(_server: uvicorn.Server, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(sent)
+        answer = await reader.read()  # ends when the server hangs up
+        assert answer.startswith(HEAD % 200) == sent.startswith(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+
+    connected(test)
+
+
+def test_a_head_that_comes_in_drops_has_an_end_too() -> None:
+    async def test(_server: uvicorn.Server, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nX: ")
+        with suppress(OSError):
+            while not reader.at_eof():
+                writer.write(b"x")
+                await writer.drain()
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(reader.read(1), SHORT / 10)
+
+    connected(test)
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [b"what?\r\n\r\n", b"GET /\xc3\xa9 HTTP/1.1\r\nHost: x\r\n\r\n", b"FOO / HTTP/1.1\r\nHost: x\r\n\r\n"],
+    ids=["no HTTP", "a URL that is not encoded", "no method"],
+)
+def test_what_is_no_request_is_told_so_as_every_error_is(sent: bytes) -> None:
+    async def test(_server: uvicorn.Server, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(sent)
+        head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+        assert head.startswith(HEAD % 400)
+        assert b"Content-Type: application/problem+json" in head
+        assert b"X-Request-Id: " in head
+        assert json.loads(body)["status"] == 400
+
+    connected(test)
+
+
+def test_a_head_without_end_is_refused() -> None:
+    async def test(_server: uvicorn.Server, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nX: ")
+        with suppress(OSError):
+            for _ in range(64):
+                writer.write(b"x" * (MAX_HEAD_BYTES // 8))
+                await writer.drain()
+                await asyncio.sleep(0)
+            assert (await reader.read()).startswith(HEAD % 400)
+
+    connected(test)
+
+
+def test_half_of_the_next_request_does_not_spoil_the_answer_to_this_one() -> None:
+    async def test(_server: uvicorn.Server, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\nGET / HT")
+        assert (await reader.read()).startswith(HEAD % 200)
+
+    connected(test)
+
+
+def test_an_answer_that_nobody_reads_is_not_kept_for_ever() -> None:
+    async def test(server: uvicorn.Server, _reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        writer.write(b"GET /big HTTP/1.1\r\nHost: x\r\n\r\n")
+        await asyncio.sleep(SHORT / 3)
+        while server.server_state.connections:
+            await asyncio.sleep(0.01)
+
+    connected(test)
+
+
+def test_the_protocol_is_the_one_that_is_served_with() -> None:
+    assert async_worker.AsyncWorker.CONFIG_KWARGS["http"] is BoundedProtocol
