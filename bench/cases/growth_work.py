@@ -17,7 +17,7 @@ TITLE = "Growth of the work: messages waiting, size of a task, number of engines
 
 FREE = sluice("Sluice's engine, free store", store=False)
 REAL = sluice("Sluice's engine, wire database", store=True)
-PEER = dramatiq("dramatiq, 1 process x 10 threads", *DRAMATIQ_TEN, dramatiq_queue_prefetch="10")
+PEER = dramatiq("dramatiq, 1 process x 10 threads, prefetch 10", *DRAMATIQ_TEN, dramatiq_queue_prefetch="10")
 
 SLEEP_SECONDS = 0.1
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 TITLE = "Work: tasks a second, and the time between them"
 
 FREE, LOGGING, REAL = "Sluice's engine, free store", "the same, logging each task", "Sluice's engine, wire database"
-TEN_THREADS = "dramatiq, 1 process x 10 threads"
+TEN_THREADS = "dramatiq, 1 process x 10 threads, prefetch 10"
 
 
 def no_op_contenders() -> list[Contender]:
@@ -25,6 +25,7 @@ def no_op_contenders() -> list[Contender]:
         sluice(LOGGING, store=False, LOG_LEVEL="INFO"),
         sluice(REAL, store=True),
         dramatiq(TEN_THREADS, *DRAMATIQ_TEN, dramatiq_queue_prefetch="10"),
+        dramatiq("dramatiq, 1 process x 10 threads, its own prefetch (20)", *DRAMATIQ_TEN),
         dramatiq("dramatiq, its default (CPUs x 8 threads)", places=0),
         celery("Celery, threads x 10", *CELERY_THREADS),
         celery("Celery, its default (prefork, CPUs)", places=0),

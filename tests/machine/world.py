@@ -212,6 +212,8 @@ class SteppedStore(MongoTaskStore):
         future: Future[Task] = Future()
 
         def write() -> None:
+            if not future.set_running_or_notify_cancel():
+                return
             try:
                 future.set_result(self.insert(task))
             except Unavailable as error:
