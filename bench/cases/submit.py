@@ -55,7 +55,7 @@ def run(lab: Lab) -> Result:
         lab.rounds,
     )
     print(" one process, no store")
-    rounds = 1 if lab.quick else lab.rounds
+    rounds = 1 if lab.quick else 2
     one = interleave(
         [
             Variant(name, partial(_one_load, lab, partial(contenders[name], workers=1)), name == OURS)
