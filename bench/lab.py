@@ -140,9 +140,18 @@ def cpu_seconds(pid: int) -> float:
 
 def resident_mb(pid: int) -> float:
     """The memory of a process and its descendants, in MB; what they share counts once (PSS)."""
+    return _memory_mb(pid, "smaps_rollup", "Pss:")
+
+
+def rss_mb(pid: int) -> float:
+    """The resident memory of a process and its descendants, in MB; what they share counts in each (RSS)."""
+    return _memory_mb(pid, "status", "VmRSS:")
+
+
+def _memory_mb(pid: int, file: str, field: str) -> float:
     kilobytes = 0
     for member in family(pid):
         with contextlib.suppress(OSError):
-            rollup = Path(f"/proc/{member}/smaps_rollup").read_text()
-            kilobytes += sum(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:"))
+            lines = Path(f"/proc/{member}/{file}").read_text().splitlines()
+            kilobytes += sum(int(line.split()[1]) for line in lines if line.startswith(field))
     return kilobytes / 1024

@@ -40,18 +40,10 @@ class Counter:
         yield "_total", {}, self._count
 
 
-class Gauge:
+class Gauge(Counter):
     """How many there are now."""
 
     TYPE = "gauge"
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._count = 0
-
-    def inc(self) -> None:
-        with self._lock:
-            self._count += 1
 
     def dec(self) -> None:
         with self._lock:
@@ -139,10 +131,10 @@ def _shared(family: Family[M], like: M) -> Callable[[Values], M]:
     arguments = family.name, family.documentation, family.label_names
     theirs: Any
     match like:
-        case Counter():
-            theirs = prometheus_client.Counter(*arguments)
         case Gauge():
             theirs = prometheus_client.Gauge(*arguments, multiprocess_mode="livesum")
+        case Counter():
+            theirs = prometheus_client.Counter(*arguments)
         case Histogram():
             theirs = prometheus_client.Histogram(*arguments, buckets=like.buckets)
     return lambda values: cast("M", theirs.labels(*values) if values else theirs)

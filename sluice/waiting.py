@@ -11,7 +11,8 @@ import concurrent.futures
 from collections.abc import Callable, Coroutine, Generator
 from contextlib import suppress
 from contextvars import copy_context
-from typing import Any, Generic, Protocol, TypeVar
+from functools import partial
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 T = TypeVar("T")
 
@@ -80,31 +81,27 @@ class Blocking(Generic[T]):
 
 def run(coroutine: Coroutine[Pending, Any, T]) -> T:
     """The coroutine's result, waited for on this thread."""
-    advance: Callable[[Any], Pending] = coroutine.send
-    value: Any = None
-    while True:
-        try:
-            pending = advance(value)
-        except StopIteration as end:
-            result: T = end.value
-            return result
-        try:
-            advance, value = coroutine.send, pending.wait()
-        except BaseException as error:
-            advance, value = coroutine.throw, error
+    go_on: Callable[[], Pending] = partial(coroutine.send, None)
+    try:
+        while True:
+            pending = go_on()
+            try:
+                go_on = partial(coroutine.send, pending.wait())
+            except BaseException as error:
+                go_on = partial(coroutine.throw, error)
+    except StopIteration as end:
+        return cast("T", end.value)
 
 
 async def run_async(coroutine: Coroutine[Pending, Any, T], threads: concurrent.futures.Executor) -> T:
     """The coroutine's result; what blocks is done by `threads`."""
-    advance: Callable[[Any], Pending] = coroutine.send
-    value: Any = None
-    while True:
-        try:
-            pending = advance(value)
-        except StopIteration as end:
-            result: T = end.value
-            return result
-        try:
-            advance, value = coroutine.send, await pending.wait_async(threads)
-        except BaseException as error:
-            advance, value = coroutine.throw, error
+    go_on: Callable[[], Pending] = partial(coroutine.send, None)
+    try:
+        while True:
+            pending = go_on()
+            try:
+                go_on = partial(coroutine.send, await pending.wait_async(threads))
+            except BaseException as error:
+                go_on = partial(coroutine.throw, error)
+    except StopIteration as end:
+        return cast("T", end.value)

@@ -15,7 +15,7 @@ import pymongo
 
 from bench import tasks
 from bench.figures import Figures, Plot, Result, Sample, Table, Variant, Verdict, Wrong, interleave, number, wrong_rows
-from bench.lab import Lab, family, resident_mb
+from bench.lab import Lab, resident_mb, rss_mb
 from bench.ladder import ladder, said
 from bench.marks import Marks
 from bench.workers import CELERY_THREADS, DRAMATIQ_TEN, Contender, Job, calm_down, celery, dramatiq, fresh_queue, start
@@ -155,16 +155,6 @@ def _once(condition: Callable[[], Any]) -> Any:
             raise Wrong(f"the worker did not get so far in {PATIENCE_SECONDS:.0f} s")
         time.sleep(LOOK_SECONDS)
     return value
-
-
-def rss_mb(pid: int) -> float:
-    """The resident memory of a process and its descendants, in MB; what they share counts in each (RSS)."""
-    kilobytes = 0
-    for member in family(pid):
-        with contextlib.suppress(OSError):
-            status = Path(f"/proc/{member}/status").read_text()
-            kilobytes += sum(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:"))
-    return kilobytes / 1024
 
 
 # --- what it shows ---------------------------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -21,12 +20,3 @@ def beside() -> Iterator[ThreadPoolExecutor]:
     """Threads for what has to happen beside the test. Whatever is submitted must end by itself."""
     with ThreadPoolExecutor(max_workers=32) as pool:
         yield pool
-
-
-@pytest.fixture
-def hasty_threads() -> Iterator[None]:
-    """Threads change places as often as they can."""
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    yield
-    sys.setswitchinterval(interval)

@@ -3,10 +3,9 @@ one is touched."""
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
@@ -155,15 +154,6 @@ def test_each_delivery_becomes_what_was_said_of_it_whatever_goes_together(moves:
     desk.link.turn()
     assert (desk.channel.acknowledged, desk.channel.requeued) == (said["ack"], said["requeue"])
     assert desk.channel.held == open_tags
-
-
-@pytest.fixture
-def hasty_threads() -> Iterator[None]:
-    """Threads change places as often as they can."""
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    yield
-    sys.setswitchinterval(interval)
 
 
 @pytest.mark.usefixtures("hasty_threads")
