@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from functools import cache
 
 from bench.lab import Lab
 
@@ -20,6 +21,12 @@ ATTEMPTS = 300
 
 def full_queue(lab: Lab) -> str:
     """The name of a queue that will be full from its first message on."""
+    _set_policy(lab)
+    return f"{FULL}{uuid.uuid4().hex[:8]}"
+
+
+@cache
+def _set_policy(lab: Lab) -> None:
+    """Once: rabbitmqctl takes a second."""
     policy = json.dumps({"max-length": 1, "overflow": "reject-publish"})
     lab.rabbit.ctl("set_policy", "full", f"^{FULL}", policy, "--apply-to", "queues")
-    return f"{FULL}{uuid.uuid4().hex[:8]}"

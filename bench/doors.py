@@ -12,6 +12,7 @@ from typing import Any
 
 from bench.lab import ROOT, Lab, Started
 from bench.load import load
+from sluice.broker import Topology
 from tests.servers.ports import free_port
 
 #: Requests before a measurement, so that every process and thread has its connection.
@@ -42,8 +43,9 @@ def sluice_flask(lab: Lab, queue: str, *, workers: int = 2, store: bool = False)
 
 def _sluice(lab: Lab, command: Sequence[str], queue: str, port: int, workers: int, store: bool) -> Door:
     environment = {
-        "FUNCTION_SOURCE": "functions/add_task/main.py" if store else "bench/no_store.py",
+        "FUNCTION_SOURCE": "bench/add_task.py",
         "FUNCTION_TARGET": "add_task",
+        "STORE": "mongodb" if store else "free",
         "MONGODB_URI": lab.mongo().uri if store else "mongodb://127.0.0.1:9/",
         "MONGODB_DATABASE": queue,
         "RABBITMQ_URL": lab.rabbit.url,
@@ -112,12 +114,12 @@ def _started(lab: Lab, name: str, command: Sequence[str], environment: dict[str,
     return door
 
 
-def delete_queues(lab: Lab, prefix: str) -> None:
-    """Delete the queues whose names begin so, with all that is in them."""
-    names = [line for line in lab.rabbit.ctl("list_queues", "name").splitlines() if line.startswith(prefix)]
+def delete_queues(lab: Lab, queue: str) -> None:
+    """Delete a queue and those that Sluice or dramatiq have made beside it, with all that is in them."""
+    beside = (f"{queue}.DQ", f"{queue}.XQ", *(found.name for found in Topology(queue).queues))
     with lab.channel() as channel:
-        for name in names:
-            channel.queue_delete(name)
+        for name in {queue, *beside}:
+            channel.queue_delete(name)  # one that does not exist is fine too
 
 
 def waiting(channel: Any, queue: str) -> int:

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import signal
 import sys
-import threading
 from datetime import timedelta
 from functools import cache
 from typing import Any
 
+import bench.threads  # noqa: F401 - it acts by its import
 from bench.marks import mark
 from bench.tasks import sluice_task
 from functions.engine.engine import Engine
@@ -24,6 +23,7 @@ from sluice.kinds import kinds
 from sluice.logs import configure_logs
 from sluice.services import connect
 from sluice.settings import Settings
+from sluice.signals import Signals
 from sluice.task import Document, Task, utc_now
 
 SECONDS = float(os.environ.get("HANDLER_SECONDS", "0"))
@@ -49,23 +49,16 @@ class FreeStore:
     def __init__(self) -> None:
         self._document: Document = sluice_task(0, int(os.environ.get("TEXT_BYTES", "0"))).document
 
-    def claim(self, task_id: str, *, engine: str, lease: timedelta, token: str = "", **_: Any) -> Task:
+    def start(self, task: Task, *, engine: str, lease: timedelta, token: str) -> Task:
         now = utc_now()
-        return Task(
-            {
-                **self._document,
-                "_id": task_id,
-                "status": "running",
-                "attempts": 1,
-                "started_at": now,
-                "engine": engine,
-                "token": token,
-                "lease_until": now + lease,
-            }
-        )
+        claim = {"status": "running", "started_at": now, "engine": engine, "token": token, "lease_until": now + lease}
+        return task.replace(attempts=1, **claim)
+
+    def claim(self, task_id: str, **claim: Any) -> Task:
+        return self.start(Task({**self._document, "_id": task_id}), **claim)
 
     def take_over(self, task: Task, **claim: Any) -> Task:
-        return self.claim(task.id, **claim)
+        return self.start(task, **claim)
 
     def get(self, task_id: str) -> None:
         """It does not have it."""
@@ -99,11 +92,9 @@ def main() -> int:
     if os.environ.get("STORE") == "free":
         services = dataclasses.replace(services, store=FreeStore())
     engine = Engine(services, cache(find))
-    stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    signals = Signals()
     engine.start()
-    while not stop.wait(0.5):
-        pass
+    signals.wait()
     ended = engine.drain()
     services.close()
     return 0 if ended else 1

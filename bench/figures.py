@@ -6,6 +6,7 @@ import gc
 import statistics
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -15,6 +16,13 @@ if TYPE_CHECKING:
 
 #: What one measurement found, by the name of the measure ("requests/s", "p99 ms").
 Sample = dict[str, float]
+
+#: What the measures of `bench.spent` are called, before the part's name: many, and only shown in its table.
+CPU_OF = "CPU of "
+
+
+#: So much of an error is shown in a table.
+REASON_CHARACTERS = 120
 
 
 class Wrong(Exception):
@@ -59,7 +67,7 @@ class Figures(dict[str, dict[str, Median]]):
 def interleave(variants: Sequence[Variant], rounds: int) -> Figures:
     """Measure A B C A B C …, so that the machine's slow minutes hit all of them, and take the medians.
 
-    A variant that is Wrong once is wrong: it is not measured again."""
+    A variant that is Wrong once, or breaks, is wrong: it is not measured again, and the others are."""
     figures = Figures()
     for _ in range(rounds):
         NOISE.look()
@@ -72,12 +80,16 @@ def interleave(variants: Sequence[Variant], rounds: int) -> Figures:
             except Wrong as error:
                 figures.wrong[variant.name] = str(error)
                 continue
+            except Exception as error:
+                traceback.print_exc()
+                figures.wrong[variant.name] = f"{type(error).__name__}: {error}"[:REASON_CHARACTERS]
+                continue
             figures.samples.setdefault(variant.name, []).append(sample)
-            shown = ", ".join(f"{name} {number(value)}" for name, value in sample.items())
+            shown = ", ".join(f"{name} {number(value)}" for name, value in sample.items() if CPU_OF not in name)
             print(f"  {variant.name}: {shown}", file=sys.stderr, flush=True)
     for name, samples in figures.samples.items():
         if name not in figures.wrong:
-            measures = {measure for sample in samples for measure in sample}
+            measures = dict.fromkeys(measure for sample in samples for measure in sample)
             figures[name] = {
                 measure: Median.of(sample[measure] for sample in samples if measure in sample) for measure in measures
             }
@@ -99,6 +111,11 @@ class Noise:
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
+
+    def forget(self) -> None:
+        """Begin anew, with one look."""
+        self.seconds.clear()
+        self.look()
 
     def look(self) -> None:
         """About 50 ms of work that never changes."""
@@ -124,13 +141,8 @@ class Noise:
         return min(self.seconds) / self.median
 
 
+#: The looks of the case that runs.
 NOISE = Noise()
-
-
-def noise() -> Noise:
-    """The looks of this run so far, and one more."""
-    NOISE.look()
-    return NOISE
 
 
 def percentile(values: Sequence[float], share: float) -> float:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
 import tempfile
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -25,9 +27,12 @@ ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
 
 #: Of /proc/PID/stat (proc(5)), counted after the name: user, system, and the same of the children that were waited for.
-_CPU_FIELDS = slice(11, 15)
+_CPU_FIELDS, _OWN_CPU_FIELDS = slice(11, 15), slice(11, 13)
 
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
+
+#: From the number on that tells threads of one kind apart: "worker 3", "blocking_0", "Thread-1 (run)".
+_NUMBERED = re.compile(r"[ _-]?\d.*")
 
 
 class Started(ServerProcess):
@@ -46,7 +51,7 @@ class Lab:
     def __init__(self, quick: bool = False) -> None:
         self.quick = quick
         #: How often each variant is measured.
-        self.rounds = 2 if quick else 3
+        self.rounds = 1 if quick else 3
         #: The length of one measurement.
         self.seconds = 1.5 if quick else 3.0
         self._exits = contextlib.ExitStack()
@@ -55,7 +60,8 @@ class Lab:
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as exits:
-            self.directory = Path(exits.enter_context(tempfile.TemporaryDirectory(prefix="sluice-bench-")))
+            temporary = tempfile.TemporaryDirectory(prefix="sluice-bench-", ignore_cleanup_errors=True)
+            self.directory = Path(exits.enter_context(temporary))
             self.rabbit = exits.enter_context(RabbitNode(self.directory / "rabbit"))
             self._exits = exits.pop_all()
         return self
@@ -66,10 +72,18 @@ class Lab:
         self._exits.close()
 
     def mongo(self) -> WireMongo:
-        """The wire server of the tests; started when it is asked for first."""
+        """The wire server of the tests; started when it is asked for first, and again if it has ended."""
         if self._mongo is None:
             self._mongo = self._exits.enter_context(WireMongo(self.directory / "mongo"))
+        elif not self._mongo.running:
+            print(self._mongo.log_tail(), file=sys.stderr)
+            self._mongo.start()
         return self._mongo
+
+    @property
+    def mongo_pid(self) -> int | None:
+        """Its process, once somebody has asked for it."""
+        return None if self._mongo is None else self._mongo.pid
 
     def start(
         self,
@@ -130,12 +144,30 @@ def family(pid: int) -> list[int]:
 
 def cpu_seconds(pid: int) -> float:
     """User and system time of a process and all its descendants; of those that ended, if they were waited for."""
-    ticks = 0
+    seconds = 0.0
     for member in family(pid):
         with contextlib.suppress(OSError):
-            stat = Path(f"/proc/{member}/stat").read_text().rpartition(")")[2].split()
-            ticks += sum(map(int, stat[_CPU_FIELDS]))
-    return ticks / _TICKS_PER_SECOND
+            seconds += _stat(Path(f"/proc/{member}/stat"), _CPU_FIELDS)[1]
+    return seconds
+
+
+def thread_seconds(pid: int) -> dict[str, float]:
+    """The same by the names of the threads that live, without what numbers them. The first thread of a process is its
+    "main thread"; the kernel knows the names of others where the program has told it (`bench.threads`)."""
+    seconds: Counter[str] = Counter()
+    for member in family(pid):
+        for thread in Path(f"/proc/{member}/task").glob("*/stat"):
+            with contextlib.suppress(OSError):
+                name, spent = _stat(thread, _OWN_CPU_FIELDS)
+                name = "main thread" if thread.parent.name == str(member) else _NUMBERED.sub("", name)
+                seconds[name] += spent
+    return dict(seconds)
+
+
+def _stat(path: Path, fields: slice) -> tuple[str, float]:
+    """The name, and the seconds in these fields together."""
+    name, _, numbers = path.read_text().partition(" (")[2].rpartition(") ")
+    return name, sum(map(int, numbers.split()[fields])) / _TICKS_PER_SECOND
 
 
 def resident_mb(pid: int) -> float:

@@ -19,10 +19,14 @@ from collections.abc import Callable
 import pika
 
 from bench.confirms import ATTEMPTS
-from bench.figures import percentile
+from bench.figures import CPU_OF, percentile
+from bench.lab import thread_seconds
 
 #: Bytes of a message's body, and of the text in it for those who wrap it.
 BODY_BYTES, TEXT_BYTES = 400, 300
+
+#: The name of the threads that send.
+CALLER = "caller"
 
 #: Sends one message, and returns when its publisher says that it is sent.
 Send = Callable[[], object]
@@ -30,6 +34,7 @@ Send = Callable[[], object]
 
 def sluice() -> Send:
     """One broker for all threads, as in a function."""
+    import bench.threads  # noqa: F401 - it acts by its import
     from sluice.broker import Message, Topology
     from sluice.rabbit import RabbitTaskBroker
 
@@ -108,12 +113,12 @@ def measure(send: Send, threads: int, seconds: float) -> dict[str, float]:
             faults.append(error)
             barrier.abort()
 
-    workers = [threading.Thread(target=work, args=(mine,), daemon=True) for mine in latencies]
+    workers = [threading.Thread(target=work, args=(mine,), name=CALLER, daemon=True) for mine in latencies]
     for worker in workers:
         worker.start()
     try:
         barrier.wait(60)
-        cpu, started = time.process_time(), time.perf_counter()
+        before, cpu, started = thread_seconds(os.getpid()), time.process_time(), time.perf_counter()
         ending = started + seconds
         barrier.wait(60)
         for worker in workers:
@@ -124,12 +129,17 @@ def measure(send: Send, threads: int, seconds: float) -> dict[str, float]:
     if faults:
         raise faults[0]
     found = [latency for mine in latencies for latency in mine]
+    # The calling threads have ended: theirs is what nobody else has spent.
+    after = thread_seconds(os.getpid())
+    others = {name: after[name] - spent for name, spent in before.items() if name in after and name != CALLER}
     return {
         "/s": len(found) / taken,
         "p50": percentile(found, 0.5) * 1000,
         "p99": percentile(found, 0.99) * 1000,
         "cpu": cpu / len(found) * 1e6,
         "messages": len(found) + threads + 1,
+        **{f"{CPU_OF}{name}": spent / len(found) * 1e6 for name, spent in others.items()},
+        f"{CPU_OF}the calling threads": (cpu - sum(others.values())) / len(found) * 1e6,
     }
 
 

@@ -25,6 +25,9 @@ PICTURES = ROOT / "docs" / "pictures"
 #: What the report names the version of.
 PACKAGES = ("pika", "pymongo", "functions-framework", "gunicorn", "uvicorn", "celery", "dramatiq", "fastapi", "flask")
 
+#: What the figures depend on.
+MEASURED = ("sluice", "functions", "bench", "tests/servers", "offline_model", "constraints.txt")
+
 #: A place in the page, and what a run has put there.
 PLACE = re.compile(r"(<!-- bench:(?P<slug>[a-z0-9-]+) -->\n)(?P<filling>.*?)(<!-- /bench -->)", re.S)
 
@@ -116,17 +119,19 @@ def fill(page: str, filling: dict[str, str]) -> tuple[str, list[str]]:
     return PLACE.sub(put, page), missing
 
 
-def write(results: dict[str, Result], machine: str, page: Path = PAGE, pictures: Path = PICTURES) -> list[str]:
-    """Fill the page's places and write the pictures. Returns what the page has no place for, as `submit-verdicts`."""
-    filling = {"machine": machine}
-    for name, result in results.items():
-        filling |= fillings(name, result)
-    filled, missing = fill(page.read_text(), filling)
-    page.write_text(filled)
+def write(
+    name: str, result: Result, provenance: str, machine: str, page: Path = PAGE, pictures: Path = PICTURES
+) -> list[str]:
+    """Fill one case's places in the page and write its pictures; other cases keep theirs. `provenance` goes into
+    `NAME-run`, `machine` into its own. Returns what the page has no place for, as `submit-verdicts`."""
     pictures.mkdir(parents=True, exist_ok=True)
-    for result in results.values():
-        for plot in result.plots:
-            draw(plot, pictures / picture_name(plot.slug))
+    for plot in result.plots:
+        draw(plot, pictures / picture_name(plot.slug))
+    places = {"machine": machine, f"{name}-run": provenance, **fillings(name, result)}
+    filled, missing = fill(page.read_text(), places)
+    new = page.with_suffix(".new")
+    new.write_text(filled)
+    new.replace(page)  # whoever ends the bench here leaves one page or the other
     return missing
 
 
@@ -191,7 +196,7 @@ def lines(axes: Axes, groups: Sequence[str], series: dict[str, Sequence[float]],
             axes.annotate(number(value), (place, value), (0, 6), textcoords="offset points", fontsize=8, ha="center")
     axes.set_xticks(range(len(groups)), groups)
     axes.set_ylabel(label)
-    axes.set_ylim(0, 1.15 * max(value for values in series.values() for value in values))
+    axes.set_ylim(0, 1.15 * max((value for values in series.values() for value in values), default=1.0))
     axes.yaxis.set_major_formatter("{x:,.0f}")
     axes.margins(x=0.12)
     axes.legend(fontsize=8.5, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.08))
@@ -200,34 +205,39 @@ def lines(axes: Axes, groups: Sequence[str], series: dict[str, Sequence[float]],
 # --- the machine -----------------------------------------------------------------------------------------------------
 
 
-def machine(lab: Lab, noise: Noise, seconds: float, only: Sequence[str] = ()) -> str:
-    """One paragraph: when, on what, with which versions, and how steady the machine was. `only` names the cases of a
-    run that was not whole."""
+def machine(lab: Lab, cases: Sequence[str]) -> str:
+    """One paragraph: on what, and with which versions, these cases were measured."""
     rabbit = lab.rabbit.ctl("version").strip()
     packages = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
-    length = "quick run" if lab.quick else "run"
-    what = f" (only {', '.join(only)})" if only else ""
     cores = f"{len(os.sched_getaffinity(0))} cores ({_processor()}, {_memory_gb():.0f} GB)"
     system = f"{platform.system()} {platform.release()}, Python {platform.python_version()}, RabbitMQ {rabbit}"
     return (
-        f"Measured on {datetime.now(UTC):%Y-%m-%d} at commit {_commit()}: one {length}{what} of {seconds / 60:.0f} "
-        f"minutes, {lab.rounds} rounds, on {cores}, {system}, {packages}. "
-        "Clients, servers, RabbitMQ and the database share these cores. "
-        f"The machine's own noise: the same loop of work took {noise.median * 1000:.0f} ms at the median of "
-        f"{len(noise.seconds)} looks, between {noise.best:.2f} and {noise.worst:.2f} times that. Its price: "
-        f"bare Python starts in {bare_python_ms():.0f} ms, and a byte to a sleeping process and back takes "
+        f"The last run ({', '.join(cases) or 'nothing'}) was on {cores}, {system}, {packages}. Clients, servers, "
+        "RabbitMQ and the database share these cores."
+    )
+
+
+def provenance(lab: Lab, commit: str, noise: Noise, seconds: float) -> str:
+    """When one case was measured, at which commit, and how steady the machine was meanwhile."""
+    length = "a quick run" if lab.quick else "a whole run"
+    return (
+        f"Measured on {datetime.now(UTC):%Y-%m-%d, %H:%M} UTC at commit {commit}: {length} of this case, "
+        f"{seconds / 60:.1f} minutes. Meanwhile the same loop of work took {noise.median * 1000:.0f} ms at the median "
+        f"of {len(noise.seconds)} looks, between {noise.best:.2f} and {noise.worst:.2f} times that; afterwards bare "
+        f"Python started in {bare_python_ms():.0f} ms, and a byte went to a sleeping process and back in "
         f"{round_trip_ms():.2f} ms."
     )
 
 
-def _commit() -> str:
+def commit() -> str:
+    """The commit that is measured, as "3db1056", or "3db1056 + changes"."""
     git = ["git", "-C", str(ROOT)]
     try:
         name = subprocess.check_output([*git, "rev-parse", "--short", "HEAD"], text=True).strip()
-        changed = subprocess.check_output([*git, "status", "--porcelain", "--", "sluice", "functions"], text=True)
+        changed = subprocess.check_output([*git, "status", "--porcelain", "--", *MEASURED], text=True)
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
-    return f"{name} with changes" if changed else name
+    return f"{name} + changes" if changed else name
 
 
 def _processor() -> str:

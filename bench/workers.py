@@ -20,6 +20,7 @@ from bench import tasks
 from bench.figures import Sample, Wrong, percentile
 from bench.lab import BIN, ROOT, Lab, Started, cpu_seconds, resident_mb
 from bench.marks import Mark, Marks, faults, gaps
+from bench.spent import Spending
 from sluice.broker import Topology
 
 #: A worker that uses less CPU than this in a third of a second has started and stands still.
@@ -27,6 +28,9 @@ CALM_SECONDS = 0.02
 
 #: Seconds after the last handler for what comes after it: the acknowledgement, the result.
 SETTLE_SECONDS = 0.1
+
+#: Seconds in which what was sent must be in the queue.
+ARRIVAL_SECONDS = 5.0
 
 #: How much longer than expected a worker may take before it counts as one that does not work.
 PATIENCE_SECONDS = 30.0
@@ -162,8 +166,10 @@ def fresh_queue(lab: Lab, contender: Contender) -> Iterator[str]:
                 client.drop_database(queue)
 
 
-def start(lab: Lab, contender: Contender, queue: str, marks: Path, job: Job, *, wait: bool = True) -> Started:
-    """The worker as a process; with `wait`, once its queue has one more consumer."""
+def start(
+    lab: Lab, contender: Contender, queue: str, marks: Path, job: Job, *, wait: bool = True, consumers: int = 1
+) -> Started:
+    """The worker as a process; with `wait`, once its queue has so many consumers."""
     environment = {
         "RABBITMQ_URL": lab.rabbit.url,
         "MONGODB_URI": lab.mongo().uri if contender.uses_mongo else "mongodb://127.0.0.1:9/",
@@ -175,19 +181,18 @@ def start(lab: Lab, contender: Contender, queue: str, marks: Path, job: Job, *, 
         "MARKS": str(marks),
         **contender.environment,
     }
-    before = look(lab, queue)[1] if wait else 0
-    ready = (lambda: look(lab, queue)[1] > before) if wait else (lambda: True)
+    ready = (lambda: look(lab, queue)[1] >= consumers) if wait else (lambda: True)
     return lab.start("worker", contender.command, environment, ready)
 
 
-def calm_down(pid: int, seconds: float = 20.0) -> None:
-    """Wait until a worker has nothing more to start."""
+def calm_down(*pids: int, seconds: float = 20.0) -> None:
+    """Wait until none of these processes has anything more to start."""
     deadline = time.monotonic() + seconds
-    used = cpu_seconds(pid)
+    used = sum(map(cpu_seconds, pids))
     while time.monotonic() < deadline:
         time.sleep(0.33)
-        before, used = used, cpu_seconds(pid)
-        if used - before <= CALM_SECONDS:
+        before, used = used, sum(map(cpu_seconds, pids))
+        if used - before <= CALM_SECONDS * len(pids):
             return
 
 
@@ -196,14 +201,15 @@ def measure(lab: Lab, contender: Contender, job: Job, *, engines: int = 1) -> Sa
     Raises Wrong when anything was lost, doubled or left over."""
     with fresh_queue(lab, contender) as queue, contextlib.ExitStack() as workers:
         contender.fill(lab, queue, job)
-        if (waiting := depth(lab, [queue])) != job.sent:
-            raise Wrong(f"{waiting} of {job.sent} messages are in the queue")
+        _wait_until_filled(lab, queue, job.sent)
         marks = workers.enter_context(Marks(lab.directory / queue))
-        running = [workers.enter_context(start(lab, contender, queue, marks.directory, job)) for _ in range(engines)]
+        running = _start_all(lab, contender, queue, marks.directory, job, engines)
+        for process in running:
+            workers.enter_context(process)
         database = lab.mongo().pid if contender.uses_mongo else None
-        for pid in [*(process.pid for process in running), *([] if database is None else [database])]:
-            calm_down(pid)
+        calm_down(*(process.pid for process in running), *([] if database is None else [database]))
         cpu, database_cpu = _cpu(running), 0.0 if database is None else cpu_seconds(database)
+        spending = Spending({"engine": running[0].pid}, {"RabbitMQ": lab.rabbit.pid, "the database": database})
         marks.open_gate()
         _wait_for(marks, job.count, PATIENCE_SECONDS + job.count * max(job.seconds, 0.01))
         if not job.backlog:
@@ -211,10 +217,16 @@ def measure(lab: Lab, contender: Contender, job: Job, *, engines: int = 1) -> Sa
         done = marks.count()
         cpu = _cpu(running) - cpu
         database_cpu = 0.0 if database is None else cpu_seconds(database) - database_cpu
+        spent = spending.per(done) if contender.is_ours and engines == 1 else {}
         resident = sum(resident_mb(process.pid) for process in running)
         for process in running:
             process.terminate()
+        for process in running:  # a second SIGTERM, in its last moments, would not be like Kubernetes
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(process.stop_seconds)
         workers.close()
+        if contender.is_ours and (codes := [process.exit_code for process in running if process.exit_code]):
+            raise Wrong(f"it ended with {', '.join(map(str, codes))} when it was stopped")
         found = marks.read()
         again = _check(lab, contender, queue, job, found)
         sample = _times(found[: job.count], job, contender.places * engines)
@@ -223,7 +235,22 @@ def measure(lab: Lab, contender: Contender, job: Job, *, engines: int = 1) -> Sa
             sample["database's CPU s/1,000"] = database_cpu / done * 1000
         if job.backlog:
             sample["to be done again"] = again
-        return {**sample, "MB": resident}
+        return {**sample, "MB": resident, **spent}
+
+
+def _start_all(lab: Lab, contender: Contender, queue: str, marks: Path, job: Job, engines: int) -> list[Started]:
+    """So many workers, side by side, once each has its consumer."""
+    first = [start(lab, contender, queue, marks, job, wait=False) for _ in range(engines - 1)]
+    return [*first, start(lab, contender, queue, marks, job, consumers=engines)]
+
+
+def _wait_until_filled(lab: Lab, queue: str, count: int) -> None:
+    """What was sent without confirms may still be on its way."""
+    deadline = time.monotonic() + ARRIVAL_SECONDS
+    while (waiting := depth(lab, [queue])) < count and time.monotonic() < deadline:
+        time.sleep(0.05)
+    if waiting != count:
+        raise Wrong(f"{waiting} of {count} messages are in the queue")
 
 
 def _cpu(running: Sequence[Started]) -> float:

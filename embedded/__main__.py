@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import signal
 import sys
 import threading
 
@@ -20,14 +19,12 @@ from sluice.errors import InvalidKind, InvalidSettings
 from sluice.logs import configure_logs
 from sluice.services import install
 from sluice.settings import Settings
+from sluice.signals import Signals
 
 log = logging.getLogger("sluice")
 
 #: Requests that are answered at once.
 THREADS = 16
-
-#: As in `functions.engine.main`.
-HEAR_SECONDS = 0.5
 
 #: Seconds that requests have to be answered after Ctrl+C, at most.
 ANSWER_SECONDS = 5
@@ -59,15 +56,7 @@ def main() -> int:
         return _cannot_start(f"it can't listen on port {settings.port}: {error.strerror}.{advice}")
     except ValueError:  # waitress, of an address that it can't resolve
         return _cannot_start(f"HOST {settings.host} is no address of this machine.")
-    stop = threading.Event()
-
-    def on_signal(*_: object) -> None:
-        if stop.is_set():
-            os._exit(1)  # asked twice
-        stop.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, on_signal)
+    signals = Signals(on_second=lambda: os._exit(1))
     engine.start()
     threading.Thread(target=server.run, name="http", daemon=True).start()
     # The first task would wait for the import of the model's package.
@@ -75,8 +64,7 @@ def main() -> int:
     for part in ("database", "queue", "model"):
         log.info("%s: %s", part, services.stand_ins.get(part, "as set"))
     log.info("Sluice listens on http://localhost:%s/ (stop it with Ctrl+C)", server.effective_port)
-    while not stop.wait(HEAR_SECONDS):
-        pass
+    signals.wait()
     log.info("stopping (Ctrl+C again to stop at once)")
     server.task_dispatcher.shutdown(timeout=ANSWER_SECONDS)  # a thread that answers would meet a closed server
     server.close()

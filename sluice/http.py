@@ -13,7 +13,6 @@ import json
 import logging
 import re
 import time
-import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -29,7 +28,7 @@ from sluice.kinds import MAX_INPUT_BYTES, kinds
 from sluice.logs import log_context
 from sluice.metrics import REQUEST_SECONDS, REQUESTS, exposition
 from sluice.services import Services, prepare, services
-from sluice.task import Task
+from sluice.task import Task, as_json, new_id
 from sluice.waiting import Blocking
 
 log = logging.getLogger(__name__)
@@ -84,7 +83,7 @@ class Call:
     def __post_init__(self) -> None:
         """Its id is the caller's, if that is sane, or a new one."""
         given = self.headers.get("x-request-id", "")
-        self.id = given if _VISIBLE.fullmatch(given) else uuid.uuid4().hex
+        self.id = given if given and _VISIBLE.fullmatch(given) else new_id()
 
     @property
     def arguments(self) -> dict[str, str]:
@@ -204,10 +203,7 @@ def answer(content: Any, status: HTTPStatus = HTTPStatus.OK, *, location: str | 
     headers = {"Content-Type": "application/json"}
     if location is not None:
         headers["Location"] = location
-    if isinstance(content, Task):
-        body = content.to_message()
-    else:
-        body = json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
+    body = content.to_message() if isinstance(content, Task) else as_json(content)
     return Answer(status, headers, body + b"\n")
 
 
@@ -248,7 +244,7 @@ def read_fields(call: Call) -> dict[str, Any]:
         raise call.fault
     if is_json:
         try:
-            fields = json.loads(call.body, parse_constant=_refuse_constant)
+            fields = _read_json(call.body)
         except json.JSONDecodeError as error:
             raise InvalidRequest(f"The body is not valid JSON (line {error.lineno}, column {error.colno}).") from None
         except (ValueError, RecursionError):
@@ -348,8 +344,16 @@ def _from_sluice(error: SluiceError) -> Answer:
     return problem(HTTPStatus.INTERNAL_SERVER_ERROR, "Something went wrong here. It has been logged.")
 
 
+def _read_json(body: bytes) -> Any:
+    """As `json.loads`, which makes a new decoder for every body that it is given hooks for."""
+    return _decoder.decode(body.decode(json.detect_encoding(body), "surrogatepass"))
+
+
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
+
+
+_decoder = json.JSONDecoder(parse_constant=_refuse_constant)
 
 
 def _known(method: str) -> str:

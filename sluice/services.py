@@ -7,13 +7,18 @@ import os
 import socket
 import threading
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from sluice.broker import TaskBroker, Topology
 from sluice.errors import InvalidSettings, Unavailable
 from sluice.logs import configure_logs
 from sluice.rabbit import RabbitTaskBroker
 from sluice.settings import Settings, reveal
-from sluice.store import MongoTaskStore, open_mongodb
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sluice.store import MongoTaskStore
 
 log = logging.getLogger(__name__)
 
@@ -69,13 +74,25 @@ def prepare(*, needs_queue: bool) -> None:
     connect(settings, role="function").close()
 
 
-def connect(settings: Settings, role: str) -> Services:
-    """The real services behind the settings. Nothing is connected before it is used. Raises InvalidSettings."""
-    store = open_store(settings, role)
-    return Services(settings, store, None if settings.rabbitmq_url is None else open_broker(settings, store, role))
+def connect(settings: Settings, role: str, *, consumes: bool = False) -> Services:
+    """The real services behind the settings. Nothing is connected before it is used, but the queue of a process that
+    `consumes` is: RabbitMQ answers while Python imports. Raises InvalidSettings."""
+    if settings.rabbitmq_url is None:
+        return Services(settings, open_store(settings, role))
+    broker = _broker(settings, role, lambda: store)
+    if consumes:
+        broker.prepare_to_consume()
+    try:
+        store = open_store(settings, role)
+    except InvalidSettings:
+        broker.close()
+        raise
+    return Services(settings, store, broker)
 
 
 def open_store(settings: Settings, role: str) -> MongoTaskStore:
+    from sluice.store import open_mongodb  # a third of an engine's imports, which its queue need not wait for
+
     return open_mongodb(
         reveal(settings.mongodb_uri),
         settings.mongodb_database,
@@ -86,7 +103,10 @@ def open_store(settings: Settings, role: str) -> MongoTaskStore:
 
 def open_broker(settings: Settings, store: MongoTaskStore, role: str) -> RabbitTaskBroker:
     """The queue on RabbitMQ; when it comes back after it was away, the tasks that it missed are sent to it."""
+    return _broker(settings, role, lambda: store)
 
+
+def _broker(settings: Settings, role: str, store: Callable[[], MongoTaskStore]) -> RabbitTaskBroker:
     def on_reconnect() -> None:
         threading.Thread(target=send_missed, name="send-missed", daemon=True).start()
 
@@ -94,7 +114,7 @@ def open_broker(settings: Settings, store: MongoTaskStore, role: str) -> RabbitT
         from sluice.sweep import send_unqueued
 
         try:
-            send_unqueued(store, broker, settings.publish_timeout_seconds)
+            send_unqueued(store(), broker, settings.publish_timeout_seconds)
         except Unavailable as error:
             log.info("sending the tasks that the queue missed later: %s", error)
 

@@ -29,8 +29,19 @@ from pymongo.errors import (
     PyMongoError,
 )
 
+from sluice.combining import Combiner
 from sluice.errors import InvalidSettings, SluiceError, StoreUnavailable, Unstorable
-from sluice.task import STATUSES, TERMINAL, Document, Status, Task, statuses_before, utc_now, weight
+from sluice.task import (
+    RESERVED_FIELDS,
+    STATUSES,
+    TERMINAL,
+    Document,
+    Status,
+    Task,
+    statuses_before,
+    utc_now,
+    weight,
+)
 from sluice.writer import GroupWriter
 
 log = logging.getLogger(__name__)
@@ -67,6 +78,10 @@ INDEXES: dict[str, list[tuple[str, int]]] = {
 #: The order of a list, and how many tasks of one come in one answer of the database: enough for a page as most are.
 NEWEST_FIRST, BATCH = [("created_at", DESCENDING), ("_id", DESCENDING)], 51
 
+#: Round trips with what engines' threads change at the same time that may be on their way at once. One would gather the
+#: most in each, but have everybody wait twice as long for a database that is far away.
+ROUNDS_AT_ONCE = 2
+
 #: Why an attempt came to nothing: a transient error, or the death of its process.
 Setback = Literal["failures", "crashes"]
 
@@ -77,6 +92,16 @@ class Cursor:
 
     created_at: datetime
     task_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """A conditional update of one task."""
+
+    query: Document
+    update: Document
+    #: What the task has once this change is made, and would not have otherwise.
+    proof: Document
 
 
 def cursor_of(document: Document) -> Cursor:
@@ -128,6 +153,11 @@ class MongoTaskStore:
         self._failed_at = float("-inf")
         self._turn: AbstractContextManager[Any] = threading.RLock() if one_at_a_time else nullcontext()
         self._writer = GroupWriter(self._insert_group)
+        self._make: Callable[[_Change], bool | SluiceError]
+        if one_at_a_time:
+            self._make = self._change_alone
+        else:
+            self._make = Combiner(self._make_changes, at_once=ROUNDS_AT_ONCE)
 
     def ping(self) -> None:
         with self._answering():
@@ -257,6 +287,22 @@ class MongoTaskStore:
 
     # --- engines -----------------------------------------------------------------------------------------------------
 
+    def start(self, task: Task, *, engine: str, lease: timedelta, token: str) -> Task | None:
+        """`claim` for a task that nobody has started yet, as its message has it: what it is to do needs not be read.
+        None when the database does not have it just so; then try `claim`. The `token` has to be new."""
+        now = self.clock()
+        if task.attempts or task.deadline <= now:
+            return None
+        claim = _claim(now, engine, token, lease)
+        asked = {name: value for name, value in task.document.items() if name not in RESERVED_FIELDS}
+        told = {name: task.document[name] for name in ("user_id", "kind", "created_at", "deadline")}
+        same = {name: {"$eq": value} for name, value in {**told, **asked}.items()}
+        query = {"_id": task.id, "status": "pending", "attempts": 0, "retry_at": _not_after(now), **same}
+        update = {"$set": claim, "$inc": {"attempts": 1}}
+        if not self._changed(_Change(query, update, {"status": "running", "token": token})):
+            return None
+        return task.replace(completed_at=None, progress=0, steps=[], attempts=1, **claim)
+
     def claim(self, task_id: str, *, engine: str, lease: timedelta, token: str = "") -> Task | None:
         """Start a pending task that is due: the next attempt is this engine's. None when it is not to be had so. The
         `token` tells the claimer, if the database's answer was lost, that this claim was its own."""
@@ -277,21 +323,11 @@ class MongoTaskStore:
     def _claim(
         self, query: Document, now: datetime, engine: str, token: str, lease: timedelta, more: Document | None = None
     ) -> Task | None:
-        changes = {
-            "status": "running",
-            "started_at": now,
-            "engine": engine,
-            "token": token,
-            "lease_until": now + lease,
-            "retry_at": None,
-            "error": None,
-            **(more or {}),
-        }
         with self._answering():
             return _task(
                 self._tasks.find_one_and_update(
                     {**query, "deadline": {"$gt": now}},
-                    {"$set": changes, "$inc": {"attempts": 1}},
+                    {"$set": {**_claim(now, engine, token, lease), **(more or {})}, "$inc": {"attempts": 1}},
                     return_document=ReturnDocument.AFTER,
                 )
             )
@@ -312,8 +348,8 @@ class MongoTaskStore:
     def finish(self, task: Task, status: Literal["completed", "failed"], changes: Document) -> bool:
         """Write the result of an attempt. False, and nothing written, when it is no longer this attempt's."""
         final = {"status": status, "completed_at": self.clock(), "lease_until": None, **changes}
-        with self._answering():
-            return bool(self._tasks.update_one(_fence(task), {"$set": final}).matched_count)
+        proof = {"status": status, "attempts": task.attempts}
+        return self._changed(_Change(_fence(task), {"$set": final}, proof))
 
     def put_off(
         self, task: Task, changes: Document, *, retry_at: datetime | None = None, count: Setback | None = None
@@ -381,6 +417,49 @@ class MongoTaskStore:
 
     # -----------------------------------------------------------------------------------------------------------------
 
+    def _changed(self, change: _Change) -> bool:
+        """Make a change, together with those that other threads make at the same time. False when its condition does
+        not hold."""
+        outcome = self._make(change)
+        if isinstance(outcome, SluiceError):
+            raise outcome
+        return outcome
+
+    def _make_changes(self, changes: Sequence[_Change]) -> list[bool | SluiceError]:
+        """For each change whether it was made, or why it can't be. Raises StoreUnavailable for all of them."""
+        with self._answering():  # one bound for all that follows
+            if len(changes) > 1:
+                with suppress(Unstorable):  # one of them is: each for itself finds out which
+                    return self._change_many(changes)
+            return [self._change_alone(change) for change in changes]
+
+    def _change_many(self, changes: Sequence[_Change]) -> list[bool | SluiceError]:
+        wrong: dict[int, SluiceError] = {}
+        with self._answering():
+            try:
+                updates = [pymongo.UpdateOne(change.query, change.update) for change in changes]
+                if self._tasks.bulk_write(updates, ordered=False).matched_count == len(changes):
+                    return [True] * len(changes)
+            except BulkWriteError as error:
+                wrong = {index: _refusal(code) for index, code in _codes(error).items()}
+            # The server says how many it has changed, not which.
+            fields = {name for change in changes for name in change.proof}
+            whole = self._tasks.find(
+                {"_id": {"$in": [change.query["_id"] for change in changes]}}, dict.fromkeys(fields, 1)
+            )
+            found = {document["_id"]: document for document in whole}
+        return [
+            wrong.get(index) or change.proof.items() <= found.get(change.query["_id"], {}).items()
+            for index, change in enumerate(changes)
+        ]
+
+    def _change_alone(self, change: _Change) -> bool | SluiceError:
+        try:
+            with self._answering():
+                return bool(self._tasks.update_one(change.query, change.update).matched_count)
+        except Unstorable as error:
+            return error
+
     def _insert_group(self, tasks: Sequence[Task]) -> list[Task | SluiceError]:
         """For each task the one that is stored, or why it is not. Raises StoreUnavailable for all of them."""
         with self._answering():  # one bound for all that follows
@@ -395,23 +474,12 @@ class MongoTaskStore:
             try:
                 self._tasks.insert_many([dict(task.document) for task in tasks], ordered=False)
             except BulkWriteError as error:
-                if error.details.get("writeConcernErrors"):
-                    raise  # written, but not by a majority
-                wrong = {each["index"]: each["code"] for each in error.details["writeErrors"]}
-                earlier = {
-                    document["_id"]: Task(_aware(document))
-                    for document in self._tasks.find(
-                        {"_id": {"$in": [tasks[index].id for index, code in wrong.items() if code == DUPLICATE]}}
-                    )
-                }
-                for index, code in wrong.items():
-                    if code == DUPLICATE:
-                        outcomes[index] = earlier.get(tasks[index].id, tasks[index])
-                    elif code in REFUSALS:
-                        outcomes[index] = Unstorable("the database does not take this")
-                    else:
-                        log.warning("the database did not store a task: code %s", code)
-                        outcomes[index] = StoreUnavailable("The database does not answer.")
+                codes = _codes(error)
+                known = [tasks[index].id for index, code in codes.items() if code == DUPLICATE]
+                earlier = {each["_id"]: Task(_aware(each)) for each in self._tasks.find({"_id": {"$in": known}})}
+                for index, code in codes.items():
+                    is_known = code == DUPLICATE
+                    outcomes[index] = earlier.get(tasks[index].id, tasks[index]) if is_known else _refusal(code)
         return outcomes
 
     def _insert_alone(self, task: Task) -> Task | SluiceError:
@@ -452,6 +520,34 @@ class MongoTaskStore:
             raise StoreUnavailable("The database does not answer.") from error
         else:
             self._failed_at = float("-inf")
+
+
+def _codes(error: BulkWriteError) -> dict[int, int]:
+    """Which of many writes failed, by their places, and the codes by which the server says why. Raises the error again
+    when a majority has not confirmed those that did not."""
+    if error.details.get("writeConcernErrors"):
+        raise error
+    return {each["index"]: each["code"] for each in error.details["writeErrors"]}
+
+
+def _refusal(code: int) -> SluiceError:
+    if code in REFUSALS:
+        return Unstorable("the database does not take this")
+    log.warning("the database did not write a task: code %s", code)
+    return StoreUnavailable("The database does not answer.")
+
+
+def _claim(now: datetime, engine: str, token: str, lease: timedelta) -> Document:
+    """What a claim says of a task."""
+    return {
+        "status": "running",
+        "started_at": now,
+        "engine": engine,
+        "token": token,
+        "lease_until": now + lease,
+        "retry_at": None,
+        "error": None,
+    }
 
 
 def _fence(task: Task) -> Document:

@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 import re
-import uuid
+import secrets
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, get_args
 
@@ -75,7 +75,7 @@ def parse_time(text: str) -> datetime:
 
 
 def new_id() -> str:
-    return uuid.uuid4().hex
+    return secrets.token_hex(16)
 
 
 def id_from_key(user_id: str, key: str) -> str:
@@ -139,11 +139,20 @@ def expiry(task: Task, last_error: Document | None) -> Document:
 
 def shown(document: Document) -> Document:
     """A task's document as the API shows it: without the engine's bookkeeping, times as text."""
-    return {
-        field: format_time(value) if isinstance(value, datetime) else value
-        for field, value in document.items()
-        if field not in PRIVATE_FIELDS
-    }
+    if PRIVATE_FIELDS.isdisjoint(document):
+        seen = document.copy()
+    else:
+        seen = {field: value for field, value in document.items() if field not in PRIVATE_FIELDS}
+    for field in TIME_FIELDS:
+        moment = seen.get(field)
+        if moment is not None:
+            seen[field] = format_time(moment)
+    return seen
+
+
+def as_json(value: Any) -> bytes:
+    """UTF-8 JSON, without blanks."""
+    return _encoder.encode(value).encode()
 
 
 def weight(document: Document) -> int:
@@ -234,7 +243,7 @@ class Task:
     def to_message(self) -> bytes:
         """The whole task as the body of a queue message (UTF-8 JSON): `to_json`, written once."""
         if self._message is None:
-            self._message = json.dumps(self.to_json(), ensure_ascii=False, separators=(",", ":")).encode()
+            self._message = as_json(self.to_json())
         return self._message
 
     @classmethod
@@ -280,7 +289,8 @@ def _finite(digits: str) -> float:
     return number
 
 
-#: Made once: `json.loads` makes a new one for every text that it is given hooks for.
+#: Made once: `json.loads` and `json.dumps` make new ones for every call with hooks or options.
+_encoder = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 _decoder = json.JSONDecoder(parse_constant=_refuse, parse_float=_finite)
 
 

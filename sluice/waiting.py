@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import threading
 from collections.abc import Callable, Coroutine, Generator
 from contextlib import suppress
 from contextvars import copy_context
@@ -43,7 +44,7 @@ class Done:
         concurrent.futures.wait([self.future], self.seconds)
 
     async def wait_async(self, _threads: concurrent.futures.Executor) -> None:
-        loop = asyncio.get_running_loop()
+        loop, here = asyncio.get_running_loop(), threading.get_ident()
         over: asyncio.Future[None] = loop.create_future()
 
         def end() -> None:
@@ -51,6 +52,9 @@ class Done:
                 over.set_result(None)
 
         def end_from_its_thread(_: object) -> None:
+            if threading.get_ident() == here:
+                end()
+                return
             with suppress(RuntimeError):  # the loop is closed: nobody waits
                 loop.call_soon_threadsafe(end)
 

@@ -25,7 +25,7 @@ settings.load_profile("steady")
 
 
 #: The folders whose files take longest, which are begun first: at the end there is always a worker with nothing left.
-SLOW = ["web", "load", "scaling", "e2e", "engine", "functions", "contract"]
+SLOW = ["e2e", "web", "chaos", "load", "contract", "commands", "servers", "scaling", "engine", "functions", "manifests"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

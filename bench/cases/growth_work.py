@@ -24,14 +24,17 @@ SLEEP_SECONDS = 0.1
 
 def run(lab: Lab) -> Result:
     rounds = 1 if lab.quick else 2
-    count = 1_000 if lab.quick else 2_000
+    count = 500 if lab.quick else 2_000
     depths = [0, 10_000] if lab.quick else [0, 10_000, 100_000]
     sizes = [1, 64] if lab.quick else [1, 16, 64]
-    engines = [1, 2, 4] if lab.quick else [1, 2, 4, 8]
+    engines = [1, 2] if lab.quick else [1, 2, 4, 8]
 
+    print(" work, while messages wait", flush=True)
     waiting = _grow(lab, [FREE, REAL, PEER], {depth: Job(count, backlog=depth) for depth in depths}, rounds)
+    print(" work, by size", flush=True)
     large = _grow(lab, [FREE, REAL, PEER], {size: Job(count // 2, text_bytes=size * 1024) for size in sizes}, rounds)
-    no_ops = _more_engines(lab, [FREE, REAL], engines, Job(count), rounds)
+    print(" work, by engines", flush=True)
+    no_ops = _more_engines(lab, [FREE, REAL], engines, Job(count // 2), rounds)
     sleeps = _more_engines(lab, [REAL], engines, Job(100 if lab.quick else 200, seconds=SLEEP_SECONDS), rounds)
     return Result(
         tables=[

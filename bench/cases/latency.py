@@ -27,6 +27,7 @@ from bench.lab import Lab
 from bench.ladder import ladder, said
 from bench.marks import Marks, faults
 from bench.paced import paced
+from bench.spent import Spending, cpu_table, parts
 from bench.workers import PIKA, Contender, Job, calm_down, celery, fresh_queue, sluice, start
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ RATE = 200.0
 #: Seconds in which the last tasks must have been started.
 ARRIVAL_SECONDS = 5.0
 
-OURS = "Sluice, with its record (wire database)"
+OURS, WITHOUT = "Sluice, with its record (wire database)", "Sluice, without"
 
 #: What is promised, in milliseconds.
 P50_MS, P99_MS = 3.0, 10.0
@@ -53,14 +54,17 @@ def run(lab: Lab) -> Result:
     figures = interleave(
         [
             variant(OURS, doors.sluice, sluice("engine", store=True), store=True),
-            variant("Sluice, without", doors.sluice, sluice("engine", store=False)),
+            variant(WITHOUT, doors.sluice, sluice("engine", store=False)),
             variant("FastAPI + Celery prefork, with a record", doors.fastapi_celery, prefork, store=True),
             variant("FastAPI + Celery prefork, without", doors.fastapi_celery, prefork),
             variant("Flask + pika per request, without", doors.flask_pika, PIKA),
         ],
-        2 if lab.quick else 3,
+        lab.rounds,
     )
-    return Result(tables=[_table(figures)], plots=[_plot(figures)], verdicts=_verdicts(figures))
+    columns = {"with its record": parts(figures.get(OURS, {})), "without": parts(figures.get(WITHOUT, {}))}
+    title = "Where the CPU of a task goes, from sent to done, at 200 adds a second, without the client"
+    cpu = cpu_table("latency-cpu", title, columns)
+    return Result(tables=[_table(figures), cpu], plots=[_plot(figures)], verdicts=_verdicts(figures))
 
 
 def _measure(lab: Lab, open_door: Callable[..., Door], worker: Contender, store: bool) -> Sample:
@@ -68,13 +72,18 @@ def _measure(lab: Lab, open_door: Callable[..., Door], worker: Contender, store:
         marks = Marks(lab.directory / queue)
         with start(lab, worker, queue, marks.directory, Job(count=0)) as process, contextlib.ExitStack() as exits:
             door = open_door(lab, queue, store=store)
-            exits.enter_context(door.process)
+            exits.callback(door.process.kill)
             calm_down(process.pid)
             warm = marks.count()
+            spending = Spending(
+                {"function": door.process.pid, "engine": process.pid},
+                {"RabbitMQ": lab.rabbit.pid, "the database": lab.mongo_pid},
+            )
             added = paced(door.url, RATE, lab.seconds, marks.directory / "answers")
             deadline = time.monotonic() + ARRIVAL_SECONDS
             while marks.count() < warm + len(added) and time.monotonic() < deadline:
                 time.sleep(0.05)
+            cpu_parts = spending.per(len(added)) if worker.is_ours else {}
         found = [mark for mark in marks.read() if mark.task_id in added]
         if problem := faults(found, set(added)):
             raise Wrong(problem)
@@ -87,6 +96,7 @@ def _measure(lab: Lab, open_door: Callable[..., Door], worker: Contender, store:
             "from sent p50 ms": percentile(whole, 0.5),
             "from sent p99 ms": percentile(whole, 0.99),
             "before the answer": sum(wait < 0 for wait in waits) / len(waits),
+            **cpu_parts,
         }
 
 

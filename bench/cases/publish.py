@@ -13,9 +13,23 @@ from matplotlib.axes import Axes
 
 from bench import doors
 from bench.confirms import full_queue
-from bench.figures import Figures, Plot, Result, Sample, Table, Variant, Verdict, Wrong, interleave, number, wrong_rows
+from bench.figures import (
+    CPU_OF,
+    Figures,
+    Plot,
+    Result,
+    Sample,
+    Table,
+    Variant,
+    Verdict,
+    Wrong,
+    interleave,
+    number,
+    wrong_rows,
+)
 from bench.lab import ROOT, Lab, cpu_seconds
 from bench.report import bars
+from bench.spent import cpu_table, parts
 
 TITLE = "Publish: 400-byte persistent messages to a quorum queue, one process"
 
@@ -59,7 +73,9 @@ def run(lab: Lab) -> Result:
         ],
         lab.rounds,
     )
-    return Result([_table(figures)], [_plot(figures)], _verdicts(figures))
+    spent = {f"{threads} threads": parts(figures.get(OURS.name, {}), f"{threads} ") for threads in THREADS[1:]}
+    cpu = cpu_table("publish-cpu", "Where the CPU of a message goes that Sluice publishes", spent)
+    return Result([_table(figures), cpu], [_plot(figures)], _verdicts(figures))
 
 
 def _program(lab: Lab, publisher: Publisher, queue: str, *arguments: str) -> dict[str, float]:
@@ -102,8 +118,12 @@ def _measure(lab: Lab, publisher: Publisher, proved: set[str]) -> Sample:
         rabbit = cpu_seconds(lab.rabbit.pid) - rabbit
         _check(lab, queue, int(found["messages"]))
         doors.delete_queues(lab, queue)
+        found["rabbit cpu"] = rabbit / found["messages"] * 1e6
+        if publisher is OURS:
+            found[f"{CPU_OF}RabbitMQ"] = found["rabbit cpu"]
+        else:  # its threads have no names
+            found = {measure: value for measure, value in found.items() if not measure.startswith(CPU_OF)}
         sample |= {f"{threads} {measure}": value for measure, value in found.items()}
-        sample[f"{threads} rabbit cpu"] = rabbit / found["messages"] * 1e6
     return sample
 
 

@@ -80,7 +80,7 @@ class Place:
 
 
 def run(lab: Lab) -> Result:
-    sizes = [FEW, 100_000] if lab.quick else [FEW, 100_000, 1_000_000]
+    sizes = [FEW, 20_000 if lab.quick else 1_000_000]
     result = Result()
     with contextlib.ExitStack() as exits:
         places, notes = [], []
@@ -93,7 +93,7 @@ def run(lab: Lab) -> Result:
         measure_reads(lab, places[0], result)
         measure_growth(lab, places, result, f"Filled: {', '.join(notes)}.")
     if (missing := ferretdb_missing()) is None:
-        measure_ferretdb(lab, 100_000, result)  # it grows slower, and slowly
+        measure_ferretdb(lab, 10_000 if lab.quick else 100_000, result)  # it grows slower, and slowly
     else:
         result.tables[-1].notes.append(f"No real server: {missing}.")
     return result

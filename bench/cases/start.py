@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
+import sysconfig
 import time
+import venv
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +19,7 @@ import pymongo
 
 from bench import tasks
 from bench.figures import Figures, Plot, Result, Sample, Table, Variant, Verdict, Wrong, interleave, number, wrong_rows
-from bench.lab import Lab, resident_mb, rss_mb
+from bench.lab import ROOT, Lab, resident_mb, rss_mb
 from bench.ladder import ladder, said
 from bench.marks import Marks
 from bench.workers import CELERY_THREADS, DRAMATIQ_TEN, Contender, Job, calm_down, celery, dramatiq, fresh_queue, start
@@ -45,29 +49,43 @@ MESSAGE_MS, MODEL_MS, REST_MB = 200, 700, 70
 
 
 def run(lab: Lab) -> Result:
+    python = _python(lab.directory / "python")
     peers = [
         celery("Celery, its default (prefork, CPUs)"),
         celery("Celery, threads x 10, lean", *CELERY_THREADS, "--without-gossip", "--without-mingle"),
         dramatiq("dramatiq, 1 process x 10 threads", *DRAMATIQ_TEN),
     ]
     variants = [
-        Variant(OURS, partial(_sluice, lab), is_ours=True),
-        *(Variant(peer.name, partial(_peer, lab, peer)) for peer in peers),
+        Variant(OURS, partial(_sluice, lab, python), is_ours=True),
+        *(Variant(peer.name, partial(_peer, lab, _run_by(python, peer))) for peer in peers),
     ]
     for variant in variants:
         variant.measure()  # Python has compiled everything by then
-    figures = interleave(variants, 3 if lab.quick else lab.rounds)
+    figures = interleave(variants, lab.rounds)
     return Result(tables=[_table(figures)], plots=[_plot(figures)], verdicts=_verdicts(figures))
+
+
+def _python(directory: Path) -> str:
+    """A Python as an image has it. What a developer's environment does at each start (the finder of the editable
+    install, the .pth files of setuptools and others: 57 of 93 million instructions of a bare start) is in none."""
+    venv.create(directory, symlinks=True)
+    return str(directory / "bin" / "python")
+
+
+def _run_by(python: str, contender: Contender) -> Contender:
+    """The same program by this Python, with all packages and without what they do at each start."""
+    program = contender.command[1:] if contender.command[0] == sys.executable else contender.command
+    path = os.pathsep.join([str(ROOT), sysconfig.get_path("purelib")])
+    return replace(contender, command=[python, *program], environment={**contender.environment, "PYTHONPATH": path})
 
 
 # --- Sluice's engine as it is: what its handlers report tells when they started --------------------------------------
 
 
-def _sluice(lab: Lab) -> Sample:
+def _sluice(lab: Lab, python: str) -> Sample:
     engine = bench_engine("engine", store=True)
-    engine = Contender(
-        engine.name, [sys.executable, "-m", "functions.engine.main"], engine.fill, engine.queues, uses_mongo=True
-    )
+    engine = replace(engine, command=[sys.executable, "-m", "functions.engine.main"], environment={})
+    engine = _run_by(python, engine)
     sample: Sample = {}
     with fresh_queue(lab, engine) as queue, _model() as (model, _):
         engine.fill(lab, queue, Job(count=1))
@@ -186,7 +204,8 @@ def _table(figures: Figures) -> Table:
         ],
         rows=rows,
         notes=[
-            "With bytecode, as the images have it. Lowest and highest of the rounds in parentheses.",
+            "With bytecode, and by a Python without an editable install, as the images have it. Lowest and highest of "
+            "the rounds in parentheses.",
             "Sluice's engine claims the task in the database before its handler starts. Its ten tasks ask the model; "
             "the peers' sleep, and as many of them run at once as the worker takes.",
             "RSS counts what processes share in each of them, PSS once among all.",

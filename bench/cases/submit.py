@@ -2,22 +2,38 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from matplotlib.axes import Axes
 
 from bench import doors
 from bench.confirms import full_queue
 from bench.doors import Door
-from bench.figures import Figures, Plot, Result, Sample, Table, Variant, Verdict, Wrong, interleave, number, wrong_rows
+from bench.figures import (
+    CPU_OF,
+    Figures,
+    Plot,
+    Result,
+    Sample,
+    Table,
+    Variant,
+    Verdict,
+    Wrong,
+    interleave,
+    number,
+    wrong_rows,
+)
 from bench.lab import Lab, cpu_seconds, resident_mb
 from bench.load import Load, body_of, load
 from bench.report import bars
+from bench.spent import Spending, cpu_table, parts
 
 TITLE = "Submit: POST /tasks/add until the queue has confirmed the task (quorum queue, persistent)"
 
@@ -71,12 +87,18 @@ def run(lab: Lab) -> Result:
         ],
         rounds,
     )
+    by_store = {"no store": two, "wire database": stored}
     return Result(
         tables=[
             _headline("submit", "32 connections, two processes, no store", two),
             _by_connections(two),
             _processes(one, two),
             _headline("submit-store", "32 connections, two processes, the same store for all", stored),
+            cpu_table(
+                "submit-cpu",
+                "Where the CPU of a task goes that Sluice accepts: 32 connections, two processes",
+                {name: parts(found.get(OURS, {}), "32 ") for name, found in by_store.items()},
+            ),
         ],
         plots=[_plot_rates(two), _plot_tails(two)],
         verdicts=_verdicts(two),
@@ -100,7 +122,7 @@ def prove(lab: Lab, open_door: Open, *, confirms: bool, is_ours: bool = False) -
     try:
         told = any(_is_told(door, is_ours=is_ours) for _ in range(20))
     finally:
-        door.process.stop()
+        door.process.kill()
         doors.delete_queues(lab, door.queue)
     if told != confirms:
         raise Wrong(f"it was {'' if told else 'not '}told that a full queue refuses its messages")
@@ -122,7 +144,7 @@ def _all(lab: Lab, open_door: Open) -> Sample:
     """One server, alone on the machine: 1, 32 and 128 connections, a burst and a steady load."""
     burst = QUICK_BURST if lab.quick else BURST
     with opened(lab, open_door) as counted:
-        sample = counted.measure("32 ", 32, seconds=lab.seconds)
+        sample = counted.measure("32 ", 32, seconds=lab.seconds, by_part=True)
         sample |= counted.measure("1 ", 1, seconds=lab.seconds / 2)
         sample |= counted.measure("128 ", 128, seconds=lab.seconds / 2)
         sample |= counted.measure("burst ", BURST_CONNECTIONS, requests=burst, look_inside=True)
@@ -133,7 +155,7 @@ def _all(lab: Lab, open_door: Open) -> Sample:
 
 def _one_load(lab: Lab, open_door: Open) -> Sample:
     with opened(lab, open_door) as counted:
-        return counted.measure("32 ", 32, seconds=lab.seconds)
+        return counted.measure("32 ", 32, seconds=lab.seconds, by_part=True)
 
 
 class opened:  # noqa: N801 - used as a function is
@@ -147,7 +169,7 @@ class opened:  # noqa: N801 - used as a function is
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.door.process.stop()
+        self.door.process.kill()  # it has nothing more to do, and some take a second for their goodbye
         doors.delete_queues(self.lab, self.door.queue)
 
     def measure(
@@ -160,6 +182,7 @@ class opened:  # noqa: N801 - used as a function is
         rate: float | None = None,
         size: int | None = None,
         look_inside: bool = False,
+        by_part: bool = False,
         waiting: int | None = None,
     ) -> Sample:
         """One load, with what it cost. Raises Wrong unless the queue holds exactly what was accepted beside the
@@ -170,13 +193,18 @@ class opened:  # noqa: N801 - used as a function is
         with self.lab.channel() as channel:
             if waiting is None:
                 channel.queue_purge(queue)
+        spending = Spending({"function": pid}, {"RabbitMQ": rabbit, "the database": self.lab.mongo_pid})
         cpu, rabbit_cpu = cpu_seconds(pid), cpu_seconds(rabbit)
         found = load(
             self.door.url, connections=connections, seconds=seconds, requests=requests, rate=rate, size=size, ids=ids
         )
         cpu, rabbit_cpu = cpu_seconds(pid) - cpu, cpu_seconds(rabbit) - rabbit_cpu
+        cpu_parts = spending.per(found.accepted) if by_part else {}
         self._check(queue, found, waiting or 0, set() if ids is None else set(ids.read_text().split()))
         answered = found.accepted + found.failed
+        client_cpu = found.cpu_seconds / answered * 1e6
+        if by_part:
+            cpu_parts[f"{CPU_OF}the client"] = client_cpu
         return {
             f"{prefix}/s": found.rate,
             f"{prefix}p50": found.p50,
@@ -185,8 +213,9 @@ class opened:  # noqa: N801 - used as a function is
             f"{prefix}seconds": found.seconds,
             f"{prefix}cpu": cpu / answered * 1e6,
             f"{prefix}rabbit cpu": rabbit_cpu / answered * 1e6,
-            f"{prefix}client cpu": found.cpu_seconds / answered * 1e6,
+            f"{prefix}client cpu": client_cpu,
             f"{prefix}MB": resident_mb(pid),
+            **{f"{prefix}{part}": value for part, value in cpu_parts.items()},
         }
 
     def _check(self, queue: str, found: Load, before: int, ids: set[str]) -> None:
@@ -201,13 +230,16 @@ class opened:  # noqa: N801 - used as a function is
                 raise Wrong(f"{len(ids - sent):,} accepted tasks are not in the queue")
 
 
-def _ids_in(channel: object, queue: str, count: int) -> set[str]:
-    """The task ids of that many messages: the message's id, or Celery's correlation id."""
+def _ids_in(channel: Any, queue: str, count: int) -> set[str]:
+    """Take so many messages, or all that come in time. Returns their tasks' ids: the message's id, or Celery's
+    correlation id."""
     found = set()
-    for _ in range(count):
-        _method, properties, _body = channel.basic_get(queue, auto_ack=True)  # type: ignore[attr-defined]
-        if properties is not None:
-            found.add(properties.message_id or properties.correlation_id)
+    taken = channel.consume(queue, auto_ack=True, inactivity_timeout=ARRIVAL_SECONDS)
+    for _method, properties, _body in itertools.islice(taken, count):
+        if properties is None:
+            break
+        found.add(properties.message_id or properties.correlation_id)
+    channel.cancel()
     return found
 
 

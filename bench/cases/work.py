@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from bench.figures import Figures, Plot, Result, Table, Variant, Verdict, interleave, number, wrong_rows
 from bench.lab import Lab
 from bench.ladder import ladder, said
+from bench.spent import cpu_table, parts
 from bench.workers import CELERY_THREADS, DRAMATIQ_TEN, Contender, Job, celery, dramatiq, measure, sluice
 
 if TYPE_CHECKING:
@@ -41,12 +42,24 @@ def sleeping_contenders() -> list[Contender]:
 
 
 def run(lab: Lab) -> Result:
-    no_ops = _interleave(lab, no_op_contenders(), Job(count=1_500 if lab.quick else 5_000), lab.rounds)
+    no_ops = _interleave(lab, no_op_contenders(), Job(count=1_500 if lab.quick else 4_000), lab.rounds)
     short = _interleave(lab, sleeping_contenders(), Job(count=200 if lab.quick else 400, seconds=0.1), lab.rounds)
-    rounds = 1 if lab.quick else 3
-    long = _interleave(lab, sleeping_contenders(), Job(count=20 if lab.quick else 30, seconds=2.0), rounds)
+    long = _interleave(lab, sleeping_contenders(), Job(count=20 if lab.quick else 30, seconds=2.0), lab.rounds)
     return Result(
-        tables=[_no_op_table(no_ops), _sleep_table("100 ms", 100, short), _sleep_table("2 s", 5, long)],
+        tables=[
+            _no_op_table(no_ops),
+            _sleep_table("100 ms", 100, short),
+            _sleep_table("2 s", 5, long),
+            cpu_table(
+                "work-cpu",
+                "Where the CPU of a task goes that Sluice does",
+                {
+                    "no-op, free store": parts(no_ops.get(FREE, {})),
+                    "no-op, wire database": parts(no_ops.get(REAL, {})),
+                    "100 ms, wire database": parts(short.get(REAL, {})),
+                },
+            ),
+        ],
         plots=[_plot(no_ops)],
         verdicts=[*_no_op_verdicts(no_ops), _share(short, "100 ms", 0.97), _share(long, "2 s", 0.995)],
     )

@@ -70,10 +70,11 @@ class Engine:
 
     def start(self) -> None:
         """Start to consume; returns at once, whether or not the services can be reached yet."""
+        # First: the broker answers while the threads start.
+        self._consumer = self._broker.consume(self._settings.engine_concurrency, self._tasks.put, self._dead.put)
         for number in range(self._settings.engine_concurrency):
             self._thread(f"worker-{number}", lambda: self._serve(self._tasks, self._on_task))
         self._thread("dead-letters", lambda: self._serve(self._dead, self._on_dead))
-        self._consumer = self._broker.consume(self._settings.engine_concurrency, self._tasks.put, self._dead.put)
         self._thread("watch", self._watch)
         self._thread("sweep", self._sweep)
 

@@ -170,6 +170,9 @@ class Worker:
         """Make the next attempt of the task ours, or say why not."""
         token = f"{self._claimer}-{next(self._claims)}"
         mine: dict[str, Any] = {"engine": self._name, "token": token, "lease": self._lease}
+        claimed = self._patiently(lambda: self._store.start(task, **mine))
+        if claimed is not None:
+            return claimed
         for tries in itertools.count(1):
             claimed = self._patiently(lambda: self._store.claim(task.id, **mine))
             if claimed is not None:

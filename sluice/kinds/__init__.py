@@ -10,7 +10,7 @@ import importlib
 import pkgutil
 import re
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
@@ -102,7 +102,7 @@ class Kind:
             twice = sorted(taken) or sorted({name for name in names if names.count(name) > 1})
             raise InvalidKind(f"Kind {self.name}: these field names are taken: {', '.join(twice)}.")
         try:
-            self.blank_outputs()
+            _ = self._blank_outputs
         except ValidationError as error:
             missing = ", ".join(problem.field for problem in field_errors(error))
             raise InvalidKind(f"Kind {self.name}: every output needs a default; these have none: {missing}.") from None
@@ -113,7 +113,7 @@ class Kind:
             parsed = self.inputs.model_validate(inputs)
         except ValidationError as error:
             raise InvalidRequest("The task's fields are not valid.", field_errors(error)) from None
-        if (size := _size(list(parsed.model_dump().values()))) > MAX_INPUT_BYTES:
+        if (size := _size(list(vars(parsed).values()))) > MAX_INPUT_BYTES:
             limit = f"{MAX_INPUT_BYTES // 1024} KiB of text ({MAX_INPUT_BYTES} bytes in UTF-8)"
             raise TooLarge(f"A task may hold {limit}; this one holds {size}.")
         return parsed
@@ -129,6 +129,10 @@ class Kind:
         return next((text.splitlines()[0].rstrip()[:MAX_LINE] for text in texts if text), "")
 
     def blank_outputs(self) -> Document:
+        return self._blank_outputs.copy()
+
+    @cached_property
+    def _blank_outputs(self) -> Document:
         return self.outputs().model_dump(mode="json")
 
     def schema(self) -> dict[str, Any]:
@@ -145,6 +149,8 @@ def _size(value: Any) -> int:
     """Bytes of all the text in a value."""
     if isinstance(value, str):
         return len(value.encode())
+    if isinstance(value, BaseModel):
+        return _size(vars(value))
     if isinstance(value, dict):
         return sum(_size(key) + _size(item) for key, item in value.items())
     if isinstance(value, list | tuple | set):

@@ -5,11 +5,15 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from typing import TYPE_CHECKING
 
 from sluice.broker import Message, OnDelivery, Queue, Topology
 from sluice.rabbit.consumer import RabbitConsumer
 from sluice.rabbit.link import parameters_from
 from sluice.rabbit.publisher import Publisher
+
+if TYPE_CHECKING:
+    import asyncio
 
 
 class RabbitTaskBroker:
@@ -29,15 +33,23 @@ class RabbitTaskBroker:
         self._parameters = parameters_from(url, name)
         self._timeout = timeout
         self._on_reconnect = on_reconnect
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._lock = threading.Lock()
         self._publisher_if_any: Publisher | None = None
+        #: A consumer that is connected and not in use yet.
+        self._ready: RabbitConsumer | None = None
         self._consumers: list[RabbitConsumer] = []
+
+    def publish_on(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Publish on this event loop instead of on a thread: where one loop answers all calls, none has to change
+        threads (a fifth of what an add cost). Before anything is published."""
+        self._loop = loop
 
     @property
     def _publisher(self) -> Publisher:
         with self._lock:
             if self._publisher_if_any is None:
-                self._publisher_if_any = Publisher(self._parameters, self.topology, self._on_reconnect)
+                self._publisher_if_any = Publisher(self._parameters, self.topology, self._on_reconnect, self._loop)
             return self._publisher_if_any
 
     @property
@@ -47,10 +59,17 @@ class RabbitTaskBroker:
     def send(self, message: Message, queue: Queue) -> Future[None]:
         return self._publisher.send(message, queue.name)
 
+    def prepare_to_consume(self) -> None:
+        """Connect now, on the side, so that `consume` finds the connection open and the queues declared."""
+        self._ready = RabbitConsumer(self._parameters, self.topology)
+        self._consumers.append(self._ready)
+
     def consume(self, prefetch: int, on_task: OnDelivery, on_dead: OnDelivery) -> RabbitConsumer:
         callbacks = {self.topology.tasks.name: on_task, self.topology.dead.name: on_dead}
-        consumer = RabbitConsumer(self._parameters, self.topology, prefetch, callbacks)
-        self._consumers.append(consumer)
+        if self._ready is None:
+            self.prepare_to_consume()
+        consumer, self._ready = self._consumers[-1], None
+        consumer.start(prefetch, callbacks)
         return consumer
 
     def ready(self, queue: Queue) -> int:

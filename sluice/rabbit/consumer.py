@@ -91,22 +91,29 @@ class RabbitDelivery:
 
 
 class RabbitConsumer:
-    """Consumes the tasks and the dead letters, each on its own channel with its own prefetch."""
+    """Consumes the tasks and the dead letters, each on its own channel with its own prefetch. It connects at once, and
+    consumes from `start` on."""
 
-    def __init__(
-        self, parameters: pika.URLParameters, topology: Topology, prefetch: int, callbacks: dict[str, OnDelivery]
-    ) -> None:
-        self._prefetch = prefetch
-        self._callbacks = callbacks
-        #: The channels that consume now, by consumer tag.
+    def __init__(self, parameters: pika.URLParameters, topology: Topology) -> None:
+        self._queues = topology.tasks.name, topology.dead.name
+        self._prefetch = 0
+        self._callbacks: dict[str, OnDelivery] = {}
+        #: The channels that are open and don't consume yet, by queue, and those that do, by consumer tag.
+        self._waiting: dict[str, Channel] = {}
         self._consuming: dict[str, Channel] = {}
         self._cancelled = threading.Event()
         self._all_cancelled = threading.Event()
         self._link = Link(parameters, topology, self._open_channels, self._down)
 
+    def start(self, prefetch: int, callbacks: dict[str, OnDelivery]) -> None:
+        """Consume these queues, on this connection and on each that follows it."""
+        self._prefetch = prefetch
+        self._callbacks = callbacks
+        self._link.call(self._consume)
+
     @property
     def is_consuming(self) -> bool:
-        return len(self._consuming) == len(self._callbacks)
+        return bool(self._callbacks) and len(self._consuming) == len(self._callbacks)
 
     @property
     def is_alive(self) -> bool:
@@ -122,13 +129,20 @@ class RabbitConsumer:
         self._link.close()
 
     def _open_channels(self, connection: pika.SelectConnection) -> None:
-        def consume(channel: Channel, queue: str, callback: OnDelivery) -> None:
+        def opened(channel: Channel, queue: str) -> None:
             channel.add_on_close_callback(lambda _channel, _reason: self._link.reset())
             # The broker cancels a consumer whose queue was deleted or moved: start afresh.
             channel.add_on_cancel_callback(lambda _frame: self._link.reset())
-            channel.basic_qos(prefetch_count=self._prefetch, callback=lambda _: start(channel, queue, callback))
+            self._waiting[queue] = channel
+            self._consume()
 
-        def start(channel: Channel, queue: str, callback: OnDelivery) -> None:
+        for queue in self._queues:
+            connection.channel(on_open_callback=lambda channel, queue=queue: opened(channel, queue))
+
+    def _consume(self) -> None:
+        """Consume on the channels that are open, as soon as it is said for whom."""
+
+        def start(channel: Channel, queue: str, callback: OnDelivery, _ok: object) -> None:
             if self._cancelled.is_set():
                 return
             deliver = partial(self._deliver, callback, Settlements(self._link, channel))
@@ -142,9 +156,8 @@ class RabbitConsumer:
                 self._cancel_all()
 
         for queue, callback in self._callbacks.items():
-            connection.channel(
-                on_open_callback=lambda channel, queue=queue, callback=callback: consume(channel, queue, callback)
-            )
+            if (channel := self._waiting.pop(queue, None)) is not None:
+                channel.basic_qos(prefetch_count=self._prefetch, callback=partial(start, channel, queue, callback))
 
     def _deliver(
         self,
@@ -178,6 +191,7 @@ class RabbitConsumer:
             channel.basic_cancel(tag, callback=lambda _, tag=tag: cancelled(tag))
 
     def _down(self) -> None:
+        self._waiting.clear()
         self._consuming.clear()
         if self._cancelled.is_set():
             self._all_cancelled.set()

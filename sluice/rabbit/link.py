@@ -95,7 +95,10 @@ class Link:
         #: Queues that exist with other arguments than ours: used as they are.
         self._foreign: set[str] = set()
         self._told: set[str] = set()
-        name = parameters.client_properties["connection_name"]
+        self._start()
+
+    def _start(self) -> None:
+        name = self._parameters.client_properties["connection_name"]
         self._thread = threading.Thread(target=self._run, name=f"rabbitmq {name}", daemon=True)
         self._thread.start()
 
@@ -168,11 +171,18 @@ class Link:
         if not self._stopping.is_set():
             log.log(logging.DEBUG if self._is_away else logging.WARNING, "no connection to RabbitMQ: %s", short(reason))
         self._is_away = True
+        self._leave(connection)
+
+    def _leave(self, connection: pika.SelectConnection) -> None:
+        """This connection is over."""
         connection.ioloop.stop()
 
     def _set_up(self, connection: pika.SelectConnection) -> None:
         """Declare the queues, or look for them, on a channel of its own: RabbitMQ closes it when a queue exists with
         other arguments, or is missing."""
+        if self._stopping.is_set():
+            self.reset()
+            return
 
         def declare_all(channel: Channel) -> None:
             channel.add_on_close_callback(closed)

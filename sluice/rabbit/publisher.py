@@ -1,7 +1,8 @@
 """Publishing, confirmed, for many threads over one connection.
 
-A thread that sends encodes its message and leaves it; the connection's thread is woken once for all that were left
-meanwhile, writes them in one piece, and settles together all that the broker confirms together.
+A thread that sends encodes its message and leaves it; the connection's thread (which can be an event loop's) is woken
+once for all that were left meanwhile, writes them in one piece, and settles together all that the broker confirms
+together.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from concurrent.futures import Future, InvalidStateError
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import suppress
 from itertools import takewhile
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pika
 from pika.channel import Channel
@@ -26,6 +27,9 @@ from sluice.errors import BrokerUnavailable
 from sluice.rabbit.frames import LEAST_BODY_FRAME, publication
 from sluice.rabbit.link import Link, short
 from sluice.rabbit.wire import most_of_a_body, read_once_a_turn, write
+
+if TYPE_CHECKING:
+    import asyncio
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +50,14 @@ _Entry = tuple[str, bytes, Future[None]]
 class Publisher:
     """Publishes for many threads over one connection, and pipelines the confirms: nobody waits for somebody else's."""
 
-    def __init__(self, parameters: pika.URLParameters, topology: Topology, on_up: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        parameters: pika.URLParameters,
+        topology: Topology,
+        on_up: Callable[[], None],
+        loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        """The connection is served by a thread of its own, or by the `loop` if there is one."""
         self._lock = threading.Lock()
         self._waiting: list[_Entry] = []
         #: What was sent, by the tag that the broker confirms it with, oldest first. On the connection's thread only.
@@ -62,7 +73,16 @@ class Publisher:
         #: Whether the latest attempt to connect failed: then callers are told at once instead of after a timeout.
         self._is_down = False
         self._on_up = on_up
-        self._link = Link(parameters, topology, self._open_channel, self._down)
+        self._link = self._new_link(parameters, topology, loop)
+
+    def _new_link(
+        self, parameters: pika.URLParameters, topology: Topology, loop: asyncio.AbstractEventLoop | None
+    ) -> Link:
+        if loop is None:
+            return Link(parameters, topology, self._open_channel, self._down)
+        from sluice.rabbit.loop_link import LoopLink  # an engine has no use for it, nor for asyncio
+
+        return LoopLink(parameters, topology, self._open_channel, self._down, loop)
 
     @property
     def is_connected(self) -> bool:

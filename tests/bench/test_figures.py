@@ -52,12 +52,17 @@ def test_a_variant_that_was_wrong_in_any_round_has_no_figures_and_is_named() -> 
     assert len(answers) == 1, "it is not measured again"
 
 
-def test_another_error_ends_the_case() -> None:
+def test_a_variant_that_breaks_is_wrong_and_the_others_are_measured(capsys: pytest.CaptureFixture[str]) -> None:
     def measure() -> Sample:
-        raise OSError("no server")
+        raise OSError("no server" + "!" * 200)
 
-    with pytest.raises(OSError, match="no server"):
-        interleave([Variant("broken", measure)], 2)
+    found = interleave([Variant("broken", measure), Variant("whole", lambda: {"rate": 1.0})], 2)
+
+    assert list(found) == ["whole"]
+    assert found.wrong["broken"].startswith("OSError: no server!")
+    assert len(found.wrong["broken"]) == figures.REASON_CHARACTERS
+    assert found.wrong == figures.ALL_WRONG
+    assert capsys.readouterr().err.count("Traceback") == 1
 
 
 @pytest.mark.parametrize(

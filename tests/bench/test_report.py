@@ -6,9 +6,11 @@ import re
 from pathlib import Path
 from xml.etree import ElementTree
 
+import pytest
 from matplotlib.axes import Axes
 
 from bench import report
+from bench.__main__ import CASES
 from bench.figures import Plot, Result, Table, Verdict
 
 TABLE = Table(
@@ -28,6 +30,11 @@ PAGE = """# Speed
 <!-- /bench -->
 
 Words before.
+<!-- bench:submit-run -->
+<!-- /bench -->
+<!-- bench:other-run -->
+of last week
+<!-- /bench -->
 <!-- bench:submit -->
 what an older run found
 <!-- /bench -->
@@ -52,12 +59,14 @@ def test_a_run_fills_its_own_places_and_leaves_the_rest(tmp_path: Path) -> None:
     page = tmp_path / "performance.md"
     page.write_text(PAGE)
 
-    assert report.write({"submit": RESULT}, "On a machine.", page, tmp_path / "pictures") == []
+    assert report.write("submit", RESULT, "Today.", "On a machine.", page, tmp_path / "pictures") == []
 
     text = page.read_text()
     assert "what an older run found" not in text
     assert "<!-- bench:other -->\nwhat another case found\n<!-- /bench -->" in text
     assert "<!-- bench:machine -->\nOn a machine.\n<!-- /bench -->\n\nWords before.\n" in text
+    assert "<!-- bench:submit-run -->\nToday.\n<!-- /bench -->\n" in text
+    assert "<!-- bench:other-run -->\nof last week\n<!-- /bench -->\n" in text
     assert "| Sluice | 9,000 | 5 |" in text
     assert "| a peer \\| its default - | 10 | 60 |" in text
     assert "| a liar | WRONG: 3 messages are missing, of 4 |  |" in text
@@ -66,15 +75,16 @@ def test_a_run_fills_its_own_places_and_leaves_the_rest(tmp_path: Path) -> None:
     assert (tmp_path / "pictures/bench-submit.svg").exists()
 
     again = page.read_text()
-    report.write({"submit": RESULT}, "On a machine.", page, tmp_path / "pictures")
+    report.write("submit", RESULT, "Today.", "On a machine.", page, tmp_path / "pictures")
     assert page.read_text() == again
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["performance.md", "pictures"]
 
 
 def test_what_the_page_has_no_place_for_is_named_and_the_rest_is_written(tmp_path: Path) -> None:
     page = tmp_path / "performance.md"
     page.write_text(PAGE)
     extra = Table("new", "New", ["a"], [])
-    assert report.write({"submit": Result([TABLE, extra])}, "On a machine.", page, tmp_path) == ["new"]
+    assert report.write("submit", Result([TABLE, extra]), "Today.", "On a machine.", page, tmp_path) == ["new"]
     assert "| Sluice | 9,000 | 5 |" in page.read_text()
 
 
@@ -105,6 +115,19 @@ def test_on_the_terminal_columns_stand_in_line_and_verdicts_below() -> None:
 def test_every_place_of_the_page_is_there_once() -> None:
     page = report.PAGE.read_text()
     places = [place["slug"] for place in report.PLACE.finditer(page)]
-    assert "machine" in places
+    assert {"machine", *(f"{name}-run" for name in CASES)} <= set(places)
     assert len(places) == len(set(places))
     assert page.count("<!-- bench:") == page.count("<!-- /bench -->") == len(places)
+
+
+@pytest.mark.parametrize(("changed", "said"), [("", "3db1056"), (" M sluice/store.py\n", "3db1056 + changes")])
+def test_a_commit_with_changes_is_said_to_have_them(monkeypatch: pytest.MonkeyPatch, changed: str, said: str) -> None:
+    def git(command: list[str], **_: object) -> str:
+        return changed if "status" in command else "3db1056\n"
+
+    monkeypatch.setattr(report.subprocess, "check_output", git)
+    assert report.commit() == said
+
+
+def test_what_the_figures_depend_on_is_there() -> None:
+    assert [name for name in report.MEASURED if not (report.ROOT / name).exists()] == []

@@ -21,19 +21,23 @@ from tests.waiting import eventually
 MakeBroker = Callable[..., TaskBroker]
 
 
-@pytest.fixture(params=["memory", "rabbitmq"])
+@pytest.fixture(params=["memory", "rabbitmq", "rabbitmq on a loop"])
 def make_broker(request: pytest.FixtureRequest) -> Iterator[MakeBroker]:
     """Makes brokers on queues of this test's own; the same name makes another client of the same queues."""
+    loop = request.getfixturevalue("loop") if request.param == "rabbitmq on a loop" else None
     brokers: list[TaskBroker] = []
     in_memory: dict[str, InMemoryTaskBroker] = {}
     default = f"test-{uuid.uuid4().hex[:8]}"
 
     def make(*, ttl: int = 300, name: str = default) -> TaskBroker:
         topology = Topology(name, ttl)
-        if request.param == "rabbitmq":
-            broker: TaskBroker = RabbitTaskBroker(request.getfixturevalue("rabbit").url, topology)
-        else:
+        broker: TaskBroker
+        if request.param == "memory":
             broker = in_memory[name] = in_memory.get(name) or InMemoryTaskBroker(topology)
+        else:
+            broker = on_rabbit = RabbitTaskBroker(request.getfixturevalue("rabbit").url, topology)
+            if loop is not None:
+                on_rabbit.publish_on(loop)
         brokers.append(broker)
         return broker
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 import time
@@ -22,13 +23,16 @@ from tests.waiting import eventually
 MakeBroker = Callable[..., RabbitTaskBroker]
 
 
-@pytest.fixture
-def make_broker(rabbit: RabbitNode) -> Iterator[MakeBroker]:
+@pytest.fixture(params=["on a thread", "on a loop"])
+def make_broker(rabbit: RabbitNode, request: pytest.FixtureRequest) -> Iterator[MakeBroker]:
+    loop = request.getfixturevalue("loop") if request.param == "on a loop" else None
     brokers = []
     name = f"test-{uuid.uuid4().hex[:8]}"
 
     def make(*, ttl: int = 300, on_reconnect: Callable[[], None] = lambda: None) -> RabbitTaskBroker:
         brokers.append(RabbitTaskBroker(rabbit.url, Topology(name, ttl), timeout=2, on_reconnect=on_reconnect))
+        if loop is not None:
+            brokers[-1].publish_on(loop)
         return brokers[-1]
 
     yield make
@@ -158,6 +162,65 @@ def test_the_topology_can_be_declared_on_a_blocking_channel_too(rabbit: RabbitNo
         declare_topology(connection.channel(), topology)
         for queue in topology.queues:
             connection.channel().queue_declare(queue.name, passive=True)
+
+
+def test_on_a_loop_no_thread_is_added_and_a_turn_is_one_write(
+    rabbit: RabbitNode, loop: asyncio.AbstractEventLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pieces: list[int] = []
+    write = publisher.write
+    monkeypatch.setattr(
+        publisher, "write", lambda channel, frames: (pieces.append(len(frames)), write(channel, frames))
+    )
+    broker = RabbitTaskBroker(rabbit.url, Topology(f"test-{uuid.uuid4().hex[:8]}"))
+    before = set(threading.enumerate())
+    broker.publish_on(loop)
+
+    async def send_all() -> None:
+        sent = [broker.send(Message(str(number), b"{}"), broker.topology.tasks) for number in range(50)]
+        await asyncio.gather(*map(asyncio.wrap_future, sent))
+
+    send(broker, "first")
+    asyncio.run_coroutine_threadsafe(send_all(), loop).result(10)
+    assert pieces == [1, 50]
+    assert set(threading.enumerate()) == before
+
+    loop.call_soon_threadsafe(broker.close)
+    eventually(lambda: not broker.is_connected)
+
+
+def test_on_a_loop_a_broker_that_is_closed_while_it_connects_lets_go_of_its_connection(
+    rabbit: RabbitNode, loop: asyncio.AbstractEventLoop
+) -> None:
+    broker = RabbitTaskBroker(rabbit.url, Topology(f"test-{uuid.uuid4().hex[:8]}"))
+    broker.publish_on(loop)
+
+    async def connect_and_close() -> bool:
+        assert not broker.is_connected
+        await asyncio.sleep(0)
+        has_begun = broker._publisher._link._connection is not None
+        broker.close()
+        return has_begun
+
+    assert asyncio.run_coroutine_threadsafe(connect_and_close(), loop).result(10)
+    eventually(lambda: not broker._publisher._link.is_alive)
+
+
+def test_a_loop_that_is_closed_publishes_nothing_and_holds_nobody_up(rabbit: RabbitNode) -> None:
+    broker = RabbitTaskBroker(rabbit.url, Topology(f"test-{uuid.uuid4().hex[:8]}"), timeout=0.2)
+
+    async def publish_one() -> None:
+        broker.publish_on(asyncio.get_running_loop())
+        sent = broker.send(Message("first", b"{}"), broker.topology.tasks)
+        await asyncio.wait_for(asyncio.wrap_future(sent), 10)
+
+    asyncio.run(publish_one())
+    broker._publisher._link._connection._transport._sock.close()
+    with pytest.raises(BrokerUnavailable):
+        send(broker, "late", timeout=0.2)
+    with pytest.raises(BrokerUnavailable):
+        broker.ready(broker.topology.tasks)
+    broker.close()
 
 
 def test_a_message_taken_back_before_it_was_sent_never_is(rabbit: RabbitNode, make_broker: MakeBroker) -> None:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import time
 import uuid
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from threading import Event, Thread
+from datetime import timedelta
 from typing import Any
 
 import mongomock
@@ -19,82 +16,12 @@ import pytest
 from pymongo.errors import NetworkTimeout
 from pymongo.monitoring import CommandListener, CommandStartedEvent
 
-from sluice.errors import InvalidSettings, SluiceError, StoreUnavailable, Unstorable
-from sluice.store import IMPATIENT_SECONDS, SUSPICIOUS_SECONDS, Cursor, MongoTaskStore, open_mongodb
-from sluice.task import STATUSES, Task, new_id, new_task
-from tests.servers.go import go_command
-from tests.servers.mongo_commands import Commands
-from tests.servers.mongo_language import Document
-from tests.servers.mongo_store import Journal, Store
-from tests.servers.ports import LOOPBACK, free_port
-from tests.servers.wire_mongo import Server, WireMongo
+from sluice.errors import InvalidSettings, StoreUnavailable, Unstorable
+from sluice.store import SUSPICIOUS_SECONDS, Cursor, MongoTaskStore, open_mongodb
+from sluice.task import STATUSES, Task, new_id
+from tests.contract.stores import LEASE, NOW, SERVERS, Clock, claimed, read, task
+from tests.servers.wire_mongo import WireMongo
 from tests.waiting import eventually
-
-NOW = datetime(2026, 7, 14, tzinfo=UTC)
-LEASE = timedelta(seconds=10)
-
-#: Real servers where there are any: FerretDB where Go can build it, and whatever MONGODB_URI names.
-SERVERS = ["mongomock", "wire"]
-SERVERS += ["ferretdb"] if go_command() else []
-SERVERS += ["MONGODB_URI"] if os.environ.get("MONGODB_URI") else []
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = NOW
-
-    def __call__(self) -> datetime:
-        return self.now
-
-    def pass_(self, **duration: float) -> None:
-        self.now += timedelta(**duration)
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture(params=SERVERS)
-def store(request: pytest.FixtureRequest, clock: Clock) -> Iterator[MongoTaskStore]:
-    database = f"test_{uuid.uuid4().hex[:8]}"
-    if request.param == "mongomock":
-        yield MongoTaskStore(mongomock.MongoClient(tz_aware=True), database, clock=clock, one_at_a_time=True)
-        return
-    if request.param == "MONGODB_URI":
-        uri = os.environ["MONGODB_URI"]
-    else:
-        uri = request.getfixturevalue({"wire": "wire_mongo", "ferretdb": "ferretdb"}[request.param]).uri
-    store = open_mongodb(uri, database, timeout=10)
-    store.clock = clock
-    yield store
-    store._client.drop_database(database)
-    store.close()
-
-
-def task(clock: Clock, **changes: Any) -> Task:
-    fresh = new_task(
-        task_id=new_id(),
-        user_id="ada",
-        kind="message",
-        inputs={"text": "hi"},
-        outputs={"message": ""},
-        now=clock(),
-        ttl=timedelta(seconds=300),
-    )
-    return fresh.replace(queued_at=clock(), **changes)
-
-
-def claimed(store: MongoTaskStore, clock: Clock, **changes: Any) -> Task:
-    mine = store.claim(store.insert(task(clock, **changes)).id, engine="e1", lease=LEASE)
-    assert mine is not None
-    return mine
-
-
-def read(store: MongoTaskStore, task: Task) -> Task:
-    found = store.get(task.id)
-    assert found is not None
-    return found
 
 
 def test_a_task_is_read_as_it_was_stored(store: MongoTaskStore, clock: Clock) -> None:
@@ -111,162 +38,6 @@ def test_inserting_twice_keeps_the_first(store: MongoTaskStore, clock: Clock) ->
     second = Task({**first.document, "text": "other"})
     assert store.insert(second).document["text"] == "hi"
     assert read(store, first).document["text"] == "hi"
-
-
-@contextmanager
-def one_group(store: MongoTaskStore, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
-    """What is inserted soon in here is one group. Gives the sizes of the groups, of which the first is not ours."""
-    begun, go_on, sizes = Event(), Event(), []
-    write = store._writer._write
-
-    def write_later(tasks: Sequence[Task]) -> Sequence[Task | SluiceError]:
-        sizes.append(len(tasks))
-        begun.set()
-        assert go_on.wait(10)
-        return write(tasks)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(store._writer, "_write", write_later)
-        first = store.insert_soon(task(Clock()))
-        assert begun.wait(10)
-        yield sizes
-        go_on.set()
-        first.exception(10)
-
-
-def test_tasks_that_are_inserted_soon_are_stored_as_one_by_one(
-    store: MongoTaskStore, clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    alone = task(clock)
-    assert store.insert_soon(alone).result(10) is alone
-    many = [task(clock, text=f"𝄞 {number}") for number in range(20)]
-    with one_group(store, monkeypatch) as sizes:
-        futures = [store.insert_soon(one) for one in many]
-    assert [future.result(10) for future in futures] == many
-    assert sizes == [1, 20]
-    for one in (alone, *many):
-        assert list(read(store, one).document.items()) == list(one.document.items())
-
-
-def test_inserting_soon_keeps_the_first_of_an_id(
-    store: MongoTaskStore, clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """One that was there before alone, one that was there before in a group, and one that is twice in a group."""
-    first, twice, fresh = store.insert(task(clock)), task(clock), task(clock)
-    other, second = first.replace(text="other"), twice.replace(text="other")
-    assert store.insert_soon(other).result(10).document["text"] == "hi"
-    with one_group(store, monkeypatch):
-        futures = [store.insert_soon(one) for one in (other, twice, fresh, second)]
-    stored = [future.result(10) for future in futures]
-    assert [one.document for one in stored] == [first.document, twice.document, fresh.document, twice.document]
-    assert [read(store, one).document["text"] for one in (first, twice, fresh)] == ["hi"] * 3
-
-
-def test_many_threads_insert_soon_and_every_task_is_stored_once(store: MongoTaskStore, clock: Clock) -> None:
-    tasks = [task(clock) for _ in range(200)]
-    with ThreadPoolExecutor(16) as pool:
-        stored = list(pool.map(lambda one: store.insert_soon(one).result(10), tasks + tasks[:50]))
-    assert [one.document for one in stored] == [one.document for one in tasks + tasks[:50]]
-    assert store.count_by_status("ada", 1000)["pending"] == 200
-
-
-@pytest.mark.parametrize("store", SERVERS[1:], indirect=True)
-@pytest.mark.parametrize("wrong", [{"text": 2**70}, {"a\0b": 1}, {"text": "\ud800"}, {"text": "x" * 17_000_000}])
-def test_what_can_not_be_stored_does_not_harm_its_neighbours(
-    store: MongoTaskStore, clock: Clock, monkeypatch: pytest.MonkeyPatch, wrong: Document
-) -> None:
-    before, bad, after = task(clock), task(clock, **wrong), task(clock)
-    monkeypatch.setattr("sluice.writer.MAX_GROUP_BYTES", 32 * 1024 * 1024)  # so that the largest is among others
-    with one_group(store, monkeypatch) as sizes:
-        futures = [store.insert_soon(one) for one in (before, bad, after)]
-    assert [futures[0].result(10), futures[2].result(10)] == [before, after]
-    assert sizes == [1, 3]
-    assert read(store, after).document == after.document
-    if isinstance(futures[1].exception(10), Unstorable):
-        assert store.get(bad.id) is None
-    else:  # FerretDB takes larger documents than MongoDB
-        assert len(read(store, futures[1].result(10)).document["text"]) > 16 * 1024 * 1024
-
-
-def test_an_insert_that_is_taken_back_in_time_never_happens(
-    store: MongoTaskStore, clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    kept, taken_back = task(clock), task(clock)
-    with one_group(store, monkeypatch):
-        futures = [store.insert_soon(kept), store.insert_soon(taken_back)]
-        assert futures[1].cancel()
-    assert futures[0].result(10) is kept
-    assert store.get(taken_back.id) is None
-
-
-class Answering(Commands):
-    """A MongoDB whose answers to an insert can be bent."""
-
-    def __init__(self, journal: Path) -> None:
-        super().__init__(Store(Journal(journal)))
-        self.more: Document = {}
-
-    def run(self, command: Document) -> Document:
-        if next(iter(command)) != "insert" or "ok" not in self.more:
-            return {**super().run(command), **(self.more if next(iter(command)) == "insert" else {})}
-        return self.more
-
-
-@pytest.fixture
-def bent(tmp_path: Path) -> Iterator[tuple[Answering, MongoTaskStore]]:
-    port = free_port()
-    commands = Answering(tmp_path / "journal")
-    with Server(port, commands) as server:
-        Thread(target=server.serve_forever, args=[0.01]).start()
-        with closing(open_mongodb(f"mongodb://{LOOPBACK}:{port}/?directConnection=true", "test")) as store:
-            yield commands, store
-        server.shutdown()
-
-
-def test_what_a_majority_did_not_write_is_not_stored(
-    bent: tuple[Answering, MongoTaskStore], clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    commands, store = bent
-    commands.more = {"writeConcernError": {"code": 64, "errmsg": "waiting for replication timed out"}}
-    with one_group(store, monkeypatch) as sizes:
-        futures = [store.insert_soon(task(clock)) for _ in range(3)]
-    alone = store.insert_soon(task(clock))
-    for future in (*futures, alone):
-        with pytest.raises(StoreUnavailable):
-            future.result(10)
-    assert sizes == [1, 3]
-
-
-@pytest.mark.parametrize(("code", "error"), [(2, Unstorable), (10334, Unstorable), (1, StoreUnavailable)])
-def test_a_server_that_refuses_one_of_a_group_takes_the_others(
-    bent: tuple[Answering, MongoTaskStore], clock: Clock, monkeypatch: pytest.MonkeyPatch, code: int, error: type
-) -> None:
-    commands, store = bent
-    tasks = [task(clock) for _ in range(3)]
-    with one_group(store, monkeypatch):
-        futures = [store.insert_soon(one) for one in tasks]
-        commands.more = {"writeErrors": [{"index": 1, "code": code, "errmsg": "no"}]}
-        # The first group is one task, to which there is no index 1.
-        monkeypatch.setattr(store, "_insert_alone", lambda one: one)
-    assert [futures[0].result(10), futures[2].result(10)] == [tasks[0], tasks[2]]
-    with pytest.raises(error):
-        futures[1].result(10)
-
-
-def test_a_server_that_refuses_a_whole_group_is_asked_about_each(
-    bent: tuple[Answering, MongoTaskStore], clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    commands, store = bent
-    tasks = [task(clock) for _ in range(3)]
-    commands.more = {"ok": 0.0, "code": 9, "errmsg": "can't parse"}
-
-    def insert_alone(one: Task) -> Task | SluiceError:
-        commands.more = {}
-        return MongoTaskStore._insert_alone(store, one)
-
-    monkeypatch.setattr(store, "_insert_alone", insert_alone)
-    assert store._insert_group(tasks) == tasks
-    assert all(store.get(one.id) for one in tasks)
 
 
 def test_a_claim_starts_the_next_attempt_once(store: MongoTaskStore, clock: Clock) -> None:
@@ -287,6 +58,43 @@ def test_of_many_engines_that_claim_at_once_one_wins(store: MongoTaskStore, cloc
             winners = list(pool.map(lambda n, i=pending.id: store.claim(i, engine=f"e{n}", lease=LEASE), range(8)))
         assert sum(winner is not None for winner in winners) == 1
         assert read(store, pending).attempts == 1
+
+
+def test_a_task_is_started_as_its_message_has_it(store: MongoTaskStore, clock: Clock) -> None:
+    fresh = store.insert(task(clock, text="𝄞"))
+    message = Task.from_message(fresh.replace(progress=7, steps=[{}], error={}, started_at=clock()).to_message())
+    mine = store.start(message, engine="e1", lease=LEASE, token="t1")
+    assert mine is not None
+    assert read(store, fresh).document == mine.document
+    assert (mine.status, mine.attempts, mine.document["started_at"]) == ("running", 1, clock())
+    assert mine.is_leased(clock())
+    assert store.start(message, engine="e2", lease=LEASE, token="t2") is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({}, {"text": "other"}),
+        ({}, {"text": {"$gt": ""}}),
+        ({}, {"message": "done"}),
+        ({}, {"deadline": NOW + timedelta(seconds=301)}),
+        ({}, {"created_at": NOW + timedelta(seconds=1)}),
+        ({}, {"user_id": "bob"}),
+        ({}, {"kind": "code"}),
+        ({}, {"more": None, "text": ""}),
+        ({"attempts": 1}, {}),
+        ({"attempts": 1}, {"attempts": 0}),
+        ({"status": "cancelled"}, {"status": "pending"}),
+        ({"retry_at": NOW + timedelta(seconds=1)}, {"retry_at": None}),
+        ({"deadline": NOW}, {}),
+    ],
+)
+def test_a_task_that_is_otherwise_than_its_message_says_is_not_started_so(
+    store: MongoTaskStore, clock: Clock, changes: dict[str, Any], message: dict[str, Any]
+) -> None:
+    stored = store.insert(task(clock, **changes))
+    assert store.start(stored.replace(**message), engine="e1", lease=LEASE, token="t1") is None
+    assert read(store, stored).document == stored.document
 
 
 def test_a_task_past_its_deadline_or_before_its_pause_is_over_is_not_claimed(
@@ -587,83 +395,6 @@ def test_a_database_that_is_away_is_reported_in_time_and_then_quickly(tmp_path_f
         assert time.monotonic() - started < 1.9
         server.thaw()
         eventually(is_back)
-
-
-def test_inserts_meet_a_database_that_hangs_and_are_told_within_a_bound(
-    tmp_path_factory: pytest.TempPathFactory,
-) -> None:
-    """With a timeout of one second: those of the group that hangs wait that long; who comes meanwhile waits for it,
-    and for one impatient try, even where they are more than one group."""
-    with (
-        WireMongo(tmp_path_factory.mktemp("mongo")) as server,
-        closing(open_mongodb(server.uri, "test", timeout=1)) as store,
-        pytest.MonkeyPatch.context() as patch,
-    ):
-        patch.setattr("sluice.writer.MAX_GROUP", 2)
-        store.insert_soon(task(Clock())).result(10)
-        server.freeze()
-        began = time.monotonic()
-        taken: list[float] = []
-        futures: list[Future[Task]] = []
-        for _ in range(10):
-            since = time.monotonic()
-            futures.append(store.insert_soon(task(Clock())))
-            futures[-1].add_done_callback(lambda _, since=since: taken.append(time.monotonic() - since))
-            time.sleep(0.05)
-        for future in futures:
-            with pytest.raises(StoreUnavailable):
-                future.result(10)
-        assert time.monotonic() - began > 0.9
-        assert max(taken) < 1 + IMPATIENT_SECONDS + 0.6
-        server.thaw()
-        eventually(lambda: _is_stored(store, task(Clock())))
-
-
-def _is_stored(store: MongoTaskStore, fresh: Task) -> bool:
-    with suppress(StoreUnavailable):
-        return store.insert_soon(fresh).result(10) is fresh
-    return False
-
-
-def test_what_was_said_to_be_inserted_survives_a_database_that_dies(tmp_path_factory: pytest.TempPathFactory) -> None:
-    with (
-        WireMongo(tmp_path_factory.mktemp("mongo")) as server,
-        closing(open_mongodb(server.uri, "test", timeout=1)) as store,
-    ):
-        said: list[Task] = []
-        failed: list[SluiceError] = []
-        stop = Event()
-
-        def insert() -> None:
-            while not stop.is_set():
-                try:
-                    said.append(store.insert_soon(task(Clock())).result(10))
-                except StoreUnavailable as error:
-                    failed.append(error)
-
-        with ThreadPoolExecutor(8) as pool:
-            for _ in range(8):
-                pool.submit(insert)
-            for _ in range(2):
-                before, failures = len(said), len(failed)
-                eventually(lambda before=before: len(said) > before + 100)
-                server.kill()
-                eventually(lambda failures=failures: len(failed) > failures)
-                server.start()
-            before = len(said)
-            eventually(lambda: len(said) > before + 100)
-            stop.set()
-        assert len({one.id for one in said}) == len(said)
-        assert [one.id for one in said if store.get(one.id) is None] == []
-
-
-def test_closing_inserts_what_waits(wire_mongo: WireMongo, clock: Clock) -> None:
-    with closing(open_mongodb(wire_mongo.uri, f"test_{uuid.uuid4().hex[:8]}", timeout=10)) as store:
-        tasks = [task(clock) for _ in range(500)]
-        futures = [store.insert_soon(one) for one in tasks]
-    assert [future.result(0) for future in futures] == tasks
-    with pytest.raises(StoreUnavailable):
-        store.insert_soon(task(clock))
 
 
 @pytest.mark.parametrize("uri", ["", "http://u:secret@host/", "mongodb://u:secret@host:port/"])

@@ -103,6 +103,10 @@ class Stack:
         process.start()
         return process
 
+    def ended(self) -> list[str]:
+        """The names of the processes that were started and run no more."""
+        return [process.name for process in self._processes if not process.running]
+
     def worker_of(self, function: str) -> int:
         """The id of the process that serves a function; the one that was started only watches over it."""
         (watching,) = [process.pid for process in self._processes if process.name == function]

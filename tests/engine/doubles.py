@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from itertools import chain
+from types import SimpleNamespace
 from typing import Any
 
 import bson
 import mongomock
+from pymongo import UpdateOne
 from pymongo.errors import AutoReconnect, DocumentTooLarge
 
 from functions.engine.kinds import Handler
@@ -87,6 +90,12 @@ class Database:
 
     def update_many(self, query: Document, update: Document) -> Any:
         return self._operate("update_many", lambda: self._tasks.update_many(query, update), query, update)
+
+    def bulk_write(self, updates: Sequence[UpdateOne], **_options: Any) -> Any:
+        """mongomock's own does not take what this pymongo hands it."""
+        pairs = [(each._filter, each._doc) for each in updates]
+        run = lambda: sum(self._tasks.update_one(*pair).matched_count for pair in pairs)  # noqa: E731
+        return SimpleNamespace(matched_count=self._operate("bulk_write", run, *chain(*pairs)))
 
     def find_one_and_update(self, query: Document, update: Document, **options: Any) -> Any:
         run = lambda: self._tasks.find_one_and_update(query, update, **options)  # noqa: E731

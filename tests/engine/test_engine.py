@@ -645,7 +645,7 @@ def test_an_engine_that_waits_for_the_database_with_all_it_has_is_not_deaf(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engine_module, "DEAF_SECONDS", 0.1)
-    world.database.away = {"find_one_and_update"}  # it can be read, but not written: a full disk, an election
+    world.database.away = {"update_one", "bulk_write"}  # it can be read, but not written: a full disk, an election
     tasks = world.add(15)
     engine = world.engine(echo, sweep_seconds=0.1)
     sweeps: Callable[[], int] = lambda: sum(name == "find" for _, name, _ in list(world.database.operations))  # noqa: E731

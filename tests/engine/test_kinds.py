@@ -42,7 +42,15 @@ def test_a_kind_without_a_handler_is_a_lookup_error(kind: str) -> None:
 
 
 def test_the_engine_imports_nothing_that_its_first_message_does_not_need(root: Path) -> None:
-    assert imported_by("import functions.engine.main", root) & (HEAVY | LATER) == set()
+    statement = "import functions.engine.main, functions.engine.engine, functions.engine.health, sluice.store"
+    assert imported_by(statement, root) & (HEAVY | LATER) == set()
+
+
+def test_the_engine_has_its_queue_before_it_imports_its_database(root: Path) -> None:
+    """RabbitMQ answers while Python imports."""
+    imported = imported_by("import functions.engine.main", root)
+    assert "pika" in imported
+    assert {"pymongo", "functions.engine.engine"} & imported == set()
 
 
 def test_a_task_of_kind_message_needs_neither_the_model_nor_its_parser(root: Path) -> None:

@@ -40,12 +40,15 @@ def lose(bench: Bench, name: str) -> None:
     bench.database.lost[name] = 1
 
 
-def test_a_claim_whose_answer_was_lost_is_still_this_engines(bench: Bench) -> None:
-    task = bench.stored()
-    lose(bench, "find_one_and_update")
+@pytest.mark.parametrize(("attempts", "claim"), [(0, "update_one"), (1, "find_one_and_update")])
+def test_a_claim_whose_answer_was_lost_is_still_this_engines(bench: Bench, attempts: int, claim: str) -> None:
+    task = bench.stored(attempts=attempts)
+    lose(bench, claim)
     assert bench.worker(lambda inputs, _step: {"message": inputs.text}).work(message_of(task)) == Settled()
     done = bench.now(task)
-    assert (done.status, done.attempts, done.crashes) == ("completed", 1, 0)
+    assert (done.status, done.attempts, done.crashes) == ("completed", attempts + 1, 0)
+    assert isinstance(bench.database, Forgetful)
+    assert bench.database.lost[claim] == 0, "it was asked"
 
 
 def test_a_result_whose_answer_was_lost_is_counted_as_written(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:

@@ -367,7 +367,7 @@ def test_a_longer_pause_that_is_asked_for_is_kept(bench: Bench) -> None:
 
 
 def test_a_shorter_pause_that_is_asked_for_changes_nothing(bench: Bench) -> None:
-    task = bench.stored(failures=5)
+    task = bench.stored(attempts=5, failures=5)
     decision = bench.worker(raising(Retry("busy", "It is busy.", after=0.1))).work(message_of(task))
     assert isinstance(decision, Wait)
     assert decision.seconds >= 0.75 * LAST_PAUSE

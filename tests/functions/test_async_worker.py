@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 import uvicorn
 
 from sluice import async_worker
 from sluice.async_worker import MAX_HEAD_BYTES, BoundedProtocol
-from tests.servers.ports import free_port
+from sluice.http import MAX_BODY_BYTES, MAX_DISCARDED_BYTES
+from tests.functions.conftest import FUNCTIONS, Sluice
+from tests.servers import ports
+from tests.servers.process import ServerProcess
+from tests.waiting import eventually
 
 #: Seconds: what a caller is given in these tests, and what nothing takes on any machine.
 SHORT, LONG = 0.3, 20.0
@@ -37,10 +46,11 @@ async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
 
 
 @asynccontextmanager
-async def served() -> AsyncIterator[tuple[uvicorn.Server, int]]:
-    port = free_port()
+async def served(application: Any) -> AsyncIterator[tuple[uvicorn.Server, int]]:
+    port = ports.free_port()
     options: dict[str, Any] = {**async_worker.AsyncWorker.CONFIG_KWARGS, "loop": "asyncio", "timeout_notify": LONG}
-    config = uvicorn.Config(app, host="127.0.0.1", port=port, timeout_keep_alive=SHORT, log_level="error", **options)  # type: ignore[arg-type]
+    options |= {"host": "127.0.0.1", "port": port, "timeout_keep_alive": SHORT, "log_level": "error"}
+    config = uvicorn.Config(application, **options)
     server = uvicorn.Server(config)
     task = asyncio.create_task(server._serve())
     while not server.started:
@@ -61,9 +71,9 @@ def _short(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(async_worker, name, SHORT)
 
 
-def connected(test: Test) -> None:
+def connected(test: Test, application: Any = app) -> None:
     async def run() -> None:
-        async with served() as (server, port):
+        async with served(application) as (server, port):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             try:
                 await asyncio.wait_for(test(server, reader, writer), LONG)
@@ -156,6 +166,59 @@ def test_an_answer_that_nobody_reads_is_not_kept_for_ever() -> None:
             await asyncio.sleep(0.01)
 
     connected(test)
+
+
+def test_a_body_that_is_refused_is_not_read_for_ever(sluice: Sluice, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its sender is told so, once enough of it was thrown away, and then cut off, though it never pauses."""
+    monkeypatch.setattr(async_worker, "READ_SECONDS", LONG)
+
+    async def test(_server: uvicorn.Server, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"POST /tasks/add HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n")
+        writer.write(b"Content-Length: 1000000000000\r\n\r\n")
+        writer.write(b"x" * (MAX_BODY_BYTES + MAX_DISCARDED_BYTES + 1))
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(HEAD % 413)
+        with suppress(OSError):
+            while not reader.at_eof():
+                writer.write(b"x")
+                await writer.drain()
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(reader.read(1000), SHORT / 10)
+        assert b"\r\nconnection: close\r\n" in head
+
+    connected(test, async_worker.create_app("add_task", str(FUNCTIONS / "add_task" / "main.py")))
+
+
+def test_a_worker_whose_master_was_killed_ends(tmp_path: Path, root: Path, free_port: int) -> None:
+    """With its own signs of life in shorter intervals than in production."""
+    served = root / "functions" / "gunicorn.conf.py"
+    hasty = tmp_path / "gunicorn.conf.py"
+    hasty.write_text(
+        "from sluice.async_worker import AsyncWorker\n"
+        f"AsyncWorker.CONFIG_KWARGS['timeout_notify'] = {SHORT}\n"
+        f"exec(open({str(served)!r}).read())\n"
+    )
+    environment = {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": str(root),
+        "TMPDIR": str(tmp_path),
+        "FUNCTION_SOURCE": str(FUNCTIONS / "get_tasks" / "main.py"),
+        "FUNCTION_TARGET": "get_tasks",
+        "MONGODB_URI": "mongodb://127.0.0.1:1",
+        "HOST": "127.0.0.1",
+        "PORT": str(free_port),
+        "WORKERS": "1",
+    }
+    command = [Path(sys.executable).parent / "gunicorn", "-c", hasty, "functions_framework.aio:app"]
+
+    def is_served() -> bool:
+        with suppress(httpx2.HTTPError):
+            return httpx2.get(f"http://127.0.0.1:{free_port}/healthz").status_code == 200
+        return False
+
+    with ServerProcess("get_tasks", command, tmp_path, environment, is_served) as master:
+        os.kill(master.pid, signal.SIGKILL)
+        eventually(lambda: not is_served(), LONG, "the worker is gone")
 
 
 def test_the_protocol_is_the_one_that_is_served_with() -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future
 from dataclasses import replace
+from datetime import timedelta
 from http import HTTPStatus
 from typing import Literal
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 from werkzeug.test import TestResponse
 
 from sluice.errors import BrokerUnavailable, StoreUnavailable
@@ -116,6 +119,38 @@ def test_accepted_tasks_are_counted_by_where_they_are_kept(sluice: Sluice) -> No
         assert f'sluice_tasks_accepted_total{{kept_by="{place}",kind="code"}}' in metrics
 
 
+def accepted_by(sluice: Sluice, place: str) -> float:
+    """How many tasks were accepted, and kept there at first."""
+    families = text_string_to_metric_families(sluice.adding.get("/metrics").text)
+    samples = [sample for family in families for sample in family.samples]
+    return sum(
+        one.value for one in samples if one.name == "sluice_tasks_accepted_total" and one.labels["kept_by"] == place
+    )
+
+
+@pytest.mark.parametrize("away", [None, "refuses", "silent"])
+def test_a_database_that_never_says_whether_it_has_stored_is_not_waited_for_ever(
+    sluice: Sluice, monkeypatch: pytest.MonkeyPatch, away: Away | None
+) -> None:
+    storing = Future[Task]()
+    monkeypatch.setattr(sluice.store, "insert_soon", lambda _task: storing)
+    short = {"PUBLISH_TIMEOUT_SECONDS": "0.1", "STORE_TIMEOUT_SECONDS": "0.1"}
+    install(replace(sluice.services, settings=Settings.load(environment=short)))
+    sluice.broker.away = away
+    before = accepted_by(sluice, "queue")
+    response = sluice.add()
+    assert storing.cancelled(), "what was not sent by then never will be"
+    if away is None:
+        assert response.status_code == HTTPStatus.ACCEPTED
+        assert [message.id for message in sluice.messages()] == [response.get_json()["_id"]]
+        assert accepted_by(sluice, "queue") == before + 1
+    else:
+        unavailable(response)
+        assert all(future.cancelled() for future in sluice.broker.unconfirmed)
+        assert sluice.messages() == []
+        assert accepted_by(sluice, "queue") == before
+
+
 # --- add, while the queue comes back ---------------------------------------------------------------------------------
 
 
@@ -158,6 +193,31 @@ def test_a_queue_that_was_waited_for_in_vain_is_not_waited_for_again(
     assert len(sluice.broker.unconfirmed) == 1
     assert sluice.messages() == []
     assert [found.id for found in sluice.store.unqueued(10)] == [task["_id"]], "for the sweep"
+
+
+@pytest.mark.parametrize("ends", [False, True], ids=["begun", "cancelled"])
+def test_what_happens_to_a_task_before_it_is_noted_that_it_is_not_queued_is_in_the_answer(
+    sluice: Sluice, monkeypatch: pytest.MonkeyPatch, ends: bool
+) -> None:
+    """Its message was in the queue after all, and an engine was faster; or its owner cancelled it."""
+    insert = sluice.store.insert
+
+    def insert_and_more(task: Task) -> Task:
+        stored = insert(task)
+        if ends:
+            assert sluice.store.cancel(task.id)
+        else:
+            assert sluice.store.claim(task.id, engine="engine-1", lease=timedelta(seconds=10))
+        return stored
+
+    monkeypatch.setattr(sluice.store, "insert", insert_and_more)
+    sluice.broker.away = "silent"
+    response = sluice.add()
+    assert response.status_code == HTTPStatus.ACCEPTED
+    task = response.get_json()
+    assert task["status"] == ("cancelled" if ends else "running")
+    assert task == sluice.get(task["_id"]).get_json()
+    assert len(sluice.broker.unconfirmed) == 1, "nothing is sent again"
 
 
 def test_two_tries_to_send_wait_no_longer_than_one(sluice: Sluice, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -201,12 +201,13 @@ class UnreliableBroker(InMemoryTaskBroker):
 
 
 class SteppedStore(MongoTaskStore):
-    """The store; its writer is a strand for each task."""
+    """The store; its writer is a strand for each task, and each change is a step of its own."""
 
     def __init__(self, database: WatchedDatabase, stage: Stage) -> None:
         super().__init__(database, clock=stage.time)
         self._stage = stage
         self.writers: list[Strand] = []
+        self._make = self._change_alone
 
     def insert_soon(self, task: Task) -> Future[Task]:
         future: Future[Task] = Future()

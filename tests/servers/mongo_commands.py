@@ -2,7 +2,6 @@
 
 import datetime
 import itertools
-import threading
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -20,7 +19,7 @@ from tests.servers.mongo_language import (
     upsert_seed,
     values_at,
 )
-from tests.servers.mongo_store import MAX_DOCUMENT_BYTES, Collection, Store, hashable
+from tests.servers.mongo_store import MAX_DOCUMENT_BYTES, Collection, Store, Stored, embedded, hashable
 
 #: Documents in a cursor's first batch, if the client does not say.
 FIRST_BATCH = 101
@@ -38,12 +37,11 @@ BUILD_INFO = {"version": "7.0.0", "versionArray": [7, 0, 0, 0], "maxBsonObjectSi
 
 
 class Commands:
-    """Runs commands one after the other, from any thread; what a command wrote is in the journal when `run` returns."""
+    """Runs commands one after the other; what they wrote is in the journal after the next `commit`."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._lock = threading.Lock()
-        self._cursors: dict[int, tuple[str, list[RawBSONDocument]]] = {}
+        self._cursors: dict[int, tuple[str, list[Document]]] = {}
         self._cursor_ids = itertools.count(1)
         self._commands: dict[str, Callable[[Document], Document]] = {
             "aggregate": self._aggregate,
@@ -77,24 +75,23 @@ class Commands:
     def run(self, command: Document) -> Document:
         """The reply to `command`, whose first field is its name and whose `$db` is the database."""
         name = next(iter(command))
-        with self._lock:
-            try:
-                if name not in self._commands:
-                    raise CommandError(59, f"no such command: '{name}'")
-                if "txnNumber" in command:
-                    raise CommandError(20, "Transaction numbers are only allowed on a replica set member or mongos")
-                reply = {**self._commands[name](command), "ok": 1.0}
-            except CommandError as error:
-                reply = {"ok": 0.0, **error.document(), "codeName": CODE_NAMES.get(error.code, "Location")}
-            finally:
-                self._store.commit()  # a command that failed may have done a part of its work
-        return reply
+        try:
+            if name not in self._commands:
+                raise CommandError(59, f"no such command: '{name}'")
+            if "txnNumber" in command:
+                raise CommandError(20, "Transaction numbers are only allowed on a replica set member or mongos")
+            return {**self._commands[name](command), "ok": 1.0}
+        except CommandError as error:
+            return {"ok": 0.0, **error.document(), "codeName": CODE_NAMES.get(error.code, "Location")}
+
+    def commit(self) -> None:
+        """Writes down what the commands so far have done, those too that failed halfway."""
+        self._store.commit()
 
     def delete_expired(self) -> None:
         """What the TTL monitor of a real server does once a minute."""
-        with self._lock:
-            self._store.delete_expired()
-            self._store.commit()
+        self._store.delete_expired()
+        self._store.commit()
 
     # -- writing ------------------------------------------------------------------------------------------------------
 
@@ -169,6 +166,8 @@ class Commands:
             result = None
         if result is not None and fields:
             result = projected(result, fields)
+        if isinstance(result, Stored):
+            result = RawBSONDocument(result.encoded)
         return {"lastErrorObject": outcome, "value": result}
 
     # -- reading ------------------------------------------------------------------------------------------------------
@@ -197,10 +196,7 @@ class Commands:
         if identity not in self._cursors:
             raise CommandError(43, f"cursor id {identity} not found")
         namespace, rest = self._cursors.pop(identity)
-        batch, rest = first_batch(rest, command.get("batchSize") or len(rest))
-        if rest:
-            self._cursors[identity] = namespace, rest
-        return {"cursor": {"id": bson.Int64(identity if rest else 0), "ns": namespace, "nextBatch": batch}}
+        return self._next_batch(identity, namespace, rest, command.get("batchSize") or len(rest), "nextBatch")
 
     def _kill_cursors(self, command: Document) -> Document:
         known = [identity for identity in command["cursors"] if self._cursors.pop(identity, None)]
@@ -315,15 +311,26 @@ class Commands:
     def _open_cursor(
         self, command: Document, documents: Iterable[Document], batch_size: int | None, *, single: bool = False
     ) -> Document:
-        """The first batch; the rest, already encoded, waits for getMore: later writes do not show in it."""
+        """The first batch; the rest waits for getMore: later writes, which replace documents, do not show in it."""
         namespace = namespace_of(command, next(iter(command)))
-        encoded = [RawBSONDocument(bson.encode(document)) for document in documents]
-        batch, rest = first_batch(encoded, FIRST_BATCH if batch_size is None else batch_size)
-        identity = 0
-        if rest and not single:
-            identity = next(self._cursor_ids)
+        identity = 0 if single else next(self._cursor_ids)
+        count = FIRST_BATCH if batch_size is None else batch_size
+        return self._next_batch(identity, namespace, list(documents), count, "firstBatch")
+
+    def _next_batch(self, identity: int, namespace: str, documents: list[Document], count: int, name: str) -> Document:
+        """As many documents as asked for, and as fit into a message. Without an identity, no others are kept."""
+        items, size = [], 0
+        for document in documents[:count]:
+            encoded = document.encoded if isinstance(document, Stored) else bson.encode(document)
+            size += len(encoded)
+            if items and size > MAX_DOCUMENT_BYTES:
+                break
+            items.append(b"\x03%d\0%b" % (len(items), encoded))
+        if rest := documents[len(items) :] if identity else []:
             self._cursors[identity] = namespace, rest
-        return {"cursor": {"id": bson.Int64(identity), "ns": namespace, "firstBatch": batch}}
+        head = bson.encode({"id": bson.Int64(identity if rest else 0), "ns": namespace})
+        batch = b"\x04%b\0%b" % (name.encode(), embedded(b"".join(items)))
+        return {"cursor": RawBSONDocument(embedded(head[4:-1] + batch))}
 
 
 def namespace_of(command: Document, name: str) -> str:
@@ -350,13 +357,6 @@ def upsert(collection: Collection, query: Document, change: Document | list[Docu
     new = updated(upsert_seed(query, change), query, change, inserting=True)
     identity = {"_id": new.pop("_id")} if "_id" in new else {}
     return collection.insert({**identity, **new})
-
-
-def first_batch(documents: list[RawBSONDocument], count: int) -> tuple[list[RawBSONDocument], list[RawBSONDocument]]:
-    """Splits off as many documents as asked for, and as fit into a message."""
-    sizes = itertools.accumulate(len(document.raw) for document in documents[:count])
-    fitting = sum(1 for size in sizes if size <= MAX_DOCUMENT_BYTES) or min(1, count)
-    return documents[:fitting], documents[fitting:]
 
 
 def refuse(options: Document, *names: str) -> None:

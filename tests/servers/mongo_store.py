@@ -8,6 +8,7 @@ import datetime
 import itertools
 import math
 import os
+import struct
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,9 +40,12 @@ Key = tuple[Any, ...]
 #: second.
 LONG_JOURNAL = 20_000
 
+#: Changed documents that an index waits for before it takes them in: few enough for nobody to notice when it does.
+MAX_LAG = 64
+
 
 class Journal:
-    """A file of BSON records, appended to with one write for each command and handed to the operating system at once.
+    """A file of BSON records, appended to with one write for the commands of a turn, which the kernel has at once.
 
     That survives SIGKILL of this process; it is not synced to the disk, which only a crash of the machine would need.
     What was written before a `begin_anew` is kept beside it: `documents_written` reads it all.
@@ -59,7 +63,7 @@ class Journal:
             yield from bson.decode_file_iter(file)
 
     def append(self, records: list[bytes]) -> None:
-        rest = memoryview(b"".join(records))
+        rest = b"".join(records)
         while rest:
             rest = rest[os.write(self._file, rest) :]
 
@@ -114,6 +118,8 @@ class Index:
         self.unique = bool(spec.get("unique"))
         self.sparse = bool(spec.get("sparse"))
         self.partial = spec.get("partialFilterExpression")
+        self._fields = {path.partition(".")[0] for path in self.paths}
+        self._has_plain_paths = self.covers_all and not any("." in path for path in self.paths)
         self._entries: SortedList = SortedList()
         #: Such entries: with one of them, the index can be looked into, but not gone through in order.
         self._odd = 0
@@ -128,47 +134,54 @@ class Index:
         """Whether there are entries whose order here need not be MongoDB's, or several of one document."""
         return self._odd > 0
 
-    def keys(self, document: Document) -> set[Key]:
+    def keys(self, document: Document) -> list[Key]:
+        if (key := self._plain_key(document)) is not None:
+            return [key]
         if self.partial is not None and not matcher(self.partial)(document):
-            return set()
+            return []
         if self.sparse and all(is_missing(path, document) for path in self.paths):
-            return set()
-        values = [_values_at(path, document) for path in self.paths]
-        if all(len(found) == 1 for found in values):
-            return {tuple(itertools.chain.from_iterable(place(found[0]) for found in values))}
-        keys = itertools.product(*([place(value) for value in found] for found in values))
-        return {tuple(itertools.chain.from_iterable(key)) for key in keys}
+            return []
+        values = itertools.product(*([place(value) for value in values_at(path, document)] for path in self.paths))
+        return list({tuple(itertools.chain.from_iterable(key)) for key in values})
+
+    def depends_on(self, fields: set[str]) -> bool:
+        return self.partial is not None or not self._fields.isdisjoint(fields)
 
     def enter(self, document: Document, identity: Any) -> None:
-        keys = self.keys(document)
-        self._odd += self._oddities(keys)
-        for key in keys:
+        for key in self._counted(document, 1):
             self._entries.add((*key, 0, identity))
 
     def enter_all(self, documents: Mapping[Any, Document]) -> None:
         """Enter many at once, by their identities: sorted once."""
-        entries = []
-        for identity, document in documents.items():
-            keys = self.keys(document)
-            self._odd += self._oddities(keys)
-            entries += [(*key, 0, identity) for key in keys]
-        self._entries.update(entries)
-
-    def is_untouched(self, old: Document, new: Document) -> bool:
-        """Whether a change of a document is none here, seen at a glance."""
-        return self.partial is None and all(
-            type(before := old.get(path, self)) is type(after := new.get(path, self))
-            and before == after
-            and not isinstance(after, dict | list)
-            and "." not in path
-            for path in self.paths
+        self._entries.update(
+            [(*key, 0, identity) for identity, document in documents.items() for key in self._counted(document, 1)]
         )
 
     def leave(self, document: Document, identity: Any) -> None:
-        keys = self.keys(document)
-        self._odd -= self._oddities(keys)
-        for key in keys:
+        for key in self._counted(document, -1):
             self._entries.remove((*key, 0, identity))
+
+    def _plain_key(self, document: Document) -> Key | None:
+        """The only key of most documents; None if it takes more to tell."""
+        if not self._has_plain_paths:
+            return None
+        key: list[Any] = []
+        for path in self.paths:
+            value = document.get(path)
+            rank = RANKS.get(type(value))
+            if rank is None or value != value:
+                return None
+            key += (rank, 0 if value is None else value)
+        return tuple(key)
+
+    def _counted(self, document: Document, count: int) -> list[Key]:
+        """The keys of a document that comes (1) or goes (-1)."""
+        if (key := self._plain_key(document)) is not None:
+            return [key]
+        keys = self.keys(document)
+        if len(keys) > 1 or any(rank not in ORDERED for key in keys for rank in key[::2]):
+            self._odd += count * len(keys)
+        return keys
 
     def under(self, prefix: Key) -> Iterator[Any]:
         """The identities of the documents whose first values are these."""
@@ -217,9 +230,6 @@ class Index:
             return 0
         return -1 if -1 in fields.values() else 1
 
-    def _oddities(self, keys: set[Key]) -> int:
-        return len(keys) if len(keys) > 1 or any(rank not in ORDERED for key in keys for rank in key[::2]) else 0
-
 
 @dataclass(frozen=True)
 class Plan:
@@ -246,16 +256,40 @@ class Plan:
         return iter(dict.fromkeys(found)) if self.index.is_odd else found
 
 
+class Stored(Document):
+    """A document as it is in a collection, and, encoded, as it is sent."""
+
+    __slots__ = ("_encoded",)
+
+    def __init__(self, document: Document, encoded: bytes | None = None) -> None:
+        super().__init__(document)
+        self._encoded = encoded
+
+    @property
+    def encoded(self) -> bytes:
+        if self._encoded is None:
+            self._encoded = bson.encode(self)
+        return self._encoded
+
+
 class Collection:
-    """The documents of one collection by their hashable _id, in order of insertion; replaced, never changed."""
+    """The documents of one collection by their hashable _id, in order of insertion; replaced, never changed.
+
+    Its indexes may lag behind: documents that changed enter them when one is asked next, or when there are many. A task
+    that is added, taken and finished within a moment enters once.
+    """
 
     def __init__(self, namespace: str, pending: list[bytes]) -> None:
         self.namespace = namespace
-        self.documents: dict[Any, Document] = {}
+        self.documents: dict[Any, Stored] = {}
         self.indexes: dict[str, Index] = {}
+        #: Documents that have changed, as the indexes have them; None for those that they do not have.
+        self._lagging: dict[Any, Document | None] = {}
         self._pending = pending
+        #: How a record of a document begins, after its length.
+        self._put_record = bson.encode({"ns": namespace})[4:-1] + b"\x03put\0"
 
-    def find(self, query: Document, order: Document | None = None, limit: int | None = None) -> list[Document]:
+    def find(self, query: Document, order: Document | None = None, limit: int | None = None) -> list[Stored]:
         """The documents that match, in `order`; no more than `limit`."""
         return self._search(query, order, limit, Costs())
 
@@ -265,8 +299,8 @@ class Collection:
         costs.returned = len(self._search(query, order, limit, costs))
         return costs
 
-    def _search(self, query: Document, order: Document | None, limit: int | None, costs: "Costs") -> list[Document]:
-        matches = matcher(query)
+    def _search(self, query: Document, order: Document | None, limit: int | None, costs: "Costs") -> list[Stored]:
+        matches = matches_all if len(query) == 1 and type(query.get("_id")) is str else matcher(query)
         found: Iterable[Document]
         if (identities := self._identities(query)) is not None:
             costs.stage = "IDHACK"
@@ -285,7 +319,7 @@ class Collection:
             return sorted_by(found, order)[:limit]
         return list(itertools.islice(found, limit))
 
-    def insert(self, document: Document) -> Document:
+    def insert(self, document: Document) -> Stored:
         """Adds a document, as it will be read again. Raises CommandError 11000."""
         if "_id" not in document:
             document = {"_id": bson.ObjectId(), **document}
@@ -295,7 +329,7 @@ class Collection:
 
     def replace(self, old: Document, new: Document) -> bool:
         """Puts `new` in the place of `old`, of the same _id; False if they are alike. Raises CommandError 11000."""
-        if bson.encode(old) == bson.encode(new):
+        if not changed_fields(old, new) and list(old) == list(new):
             return False
         self._put(new, old)
         return True
@@ -309,6 +343,8 @@ class Collection:
         ttl = spec.get("expireAfterSeconds")
         if ttl is not None and (len(spec["key"]) > 1 or isinstance(ttl, bool) or not isinstance(ttl, (int, float))):
             raise CommandError(67, "expireAfterSeconds needs a number, and an index of one field")
+        if ttl is not None and not 0 <= ttl < 2**31:
+            raise CommandError(67, "expireAfterSeconds has to be between 0 and 2147483647")
         if list(spec["key"]) == ["_id"]:
             return False
         for index in self.indexes.values():
@@ -316,13 +352,11 @@ class Collection:
                 return False
             if index.name == spec["name"] or list(index.spec["key"].items()) == list(spec["key"].items()):
                 raise CommandError(85, f"An index like {spec['name']} already exists with other options: {index.spec}")
+        self._catch_up()
         index = Index(spec)
-        if index.unique:
-            for document in self.documents.values():
-                self._refuse_duplicate(index, document)
-                index.enter(document, hashable(document["_id"]))
-        else:
-            index.enter_all(self.documents)
+        index.enter_all(self.documents)
+        for document in self.documents.values() if index.unique else ():
+            self._refuse_duplicate(index, document)
         self.indexes[index.name] = index
         self._record(index=spec)
         return True
@@ -344,9 +378,8 @@ class Collection:
     def replay(self, record: Document) -> None:
         """Does again what a record says was done."""
         if "put" in record:
-            document = record["put"]
-            old = self.documents.get(hashable(document["_id"]))
-            self._remember(document, old)
+            document = Stored(record["put"])
+            self._remember(document, self.documents.get(hashable(document["_id"])))
         elif "remove" in record:
             self._forget(self.documents[hashable(record["remove"])])
         elif "index" in record:
@@ -354,37 +387,51 @@ class Collection:
         elif "drop_index" in record:
             self.drop_index(record["drop_index"])
 
-    def _put(self, document: Document, old: Document | None = None) -> Document:
+    def _put(self, document: Document, old: Document | None = None) -> Stored:
         try:
-            record = bson.encode({"ns": self.namespace, "put": document})
+            encoded = bson.encode(document)
         except (BSONError, OverflowError) as error:
             raise CommandError(2, str(error)) from error
-        if len(record) > MAX_DOCUMENT_BYTES + 4096:
-            raise CommandError(10334, f"object to insert too large: {len(record)} bytes")
-        stored: Document = bson.decode(record)["put"]  # a copy, with its times cut to milliseconds
+        if len(encoded) > MAX_DOCUMENT_BYTES:
+            raise CommandError(10334, f"object to insert too large: {len(encoded)} bytes")
+        stored = Stored(bson.decode(encoded), encoded)  # a copy, with its times cut to milliseconds
         for index in self.indexes.values():
             self._refuse_duplicate(index, stored)
         self._remember(stored, old)
-        self._pending.append(record)
+        self._pending.append(embedded(self._put_record + encoded))
         return stored
 
-    def _remember(self, document: Document, old: Document | None) -> None:
+    def _remember(self, document: Stored, old: Document | None) -> None:
         identity = hashable(document["_id"])
-        for index in self.indexes.values():
-            if old is not None:
-                if index.is_untouched(old, document):
-                    continue
-                index.leave(old, identity)
-            index.enter(document, identity)
         self.documents[identity] = document
+        self._lag(identity, old)
 
     def _forget(self, document: Document) -> None:
-        for index in self.indexes.values():
-            index.leave(document, hashable(document["_id"]))
-        del self.documents[hashable(document["_id"])]
+        identity = hashable(document["_id"])
+        del self.documents[identity]
+        self._lag(identity, document)
+
+    def _lag(self, identity: Any, old: Document | None) -> None:
+        self._lagging.setdefault(identity, old)
+        if len(self._lagging) > MAX_LAG:
+            self._catch_up()
+
+    def _catch_up(self) -> None:
+        """Has the indexes take in what has changed."""
+        for identity, old in self._lagging.items():
+            new = self.documents.get(identity)
+            changed = None if old is None or new is None else changed_fields(old, new)
+            for index in self.indexes.values():
+                if changed is None or index.depends_on(changed):
+                    if old is not None:
+                        index.leave(old, identity)
+                    if new is not None:
+                        index.enter(new, identity)
+        self._lagging.clear()
 
     def _refuse_duplicate(self, index: Index, document: Document) -> None:
         if index.unique:
+            self._catch_up()
             identity = hashable(document["_id"])
             for key in index.keys(document):
                 if any(other != identity for other in index.under(key)):
@@ -397,8 +444,10 @@ class Collection:
 
     def _identities(self, query: Document) -> list[Any] | None:
         """The _ids among which those of all matching documents are, if the query says so."""
-        wanted = equalities(query)
         identity: Any = query.get("_id")
+        if type(identity) is str:
+            return [identity]
+        wanted = equalities(query)
         identities = [wanted["_id"]] if "_id" in wanted else identity.get("$in") if is_operators(identity) else None
         if isinstance(identities, list) and not any(isinstance(value, bson.Regex) for value in identities):
             return identities
@@ -406,6 +455,7 @@ class Collection:
 
     def _plan(self, query: Document, order: Document | None) -> Plan | None:
         """The best way through an index; None if all documents have to be looked at."""
+        self._catch_up()
         wanted = equalities(query)
         plans = [index.plan(wanted, query, order) for index in self.indexes.values() if index.covers_all]
         return max((plan for plan in plans if plan is not None), key=lambda plan: plan.rank, default=None)
@@ -435,7 +485,7 @@ class Costs:
 
 
 class Store:
-    """All collections by their full names. Whoever uses it holds one lock over a command and then calls `commit`."""
+    """All collections by their full names, for one thread, which calls `commit` before it tells what it has done."""
 
     def __init__(self, journal: Journal) -> None:
         self._pending: list[bytes] = []
@@ -513,15 +563,29 @@ def matches_all(_: Document) -> bool:
     return True
 
 
-def _values_at(path: str, document: Document) -> list[Any]:
-    value = document.get(path)
-    if (value is not None and not isinstance(value, (dict, list))) or (path in document and value is None):
-        return [value]
-    return values_at(path, document)
+def embedded(elements: bytes) -> bytes:
+    """A BSON document, or array, of these encoded elements: https://bsonspec.org/spec.html"""
+    return struct.pack("<i", len(elements) + 5) + elements + b"\0"
+
+
+def changed_fields(old: Document, new: Document) -> set[str]:
+    """The fields whose values are not the same, in BSON, in both."""
+    changed = old.keys() ^ new.keys()
+    for name, value in new.items():
+        if (before := old.get(name)) is value:
+            continue
+        if isinstance(value, (dict, list)):
+            if bson.encode({"": before}) != bson.encode({"": value}):
+                changed.add(name)
+        elif type(before) is not type(value) or before != value:
+            changed.add(name)
+    return changed
 
 
 def hashable(value: Any) -> Any:
     """A stand-in for `value` that can be a key; equal for what MongoDB calls equal (1 and 1.0, but not 1 and true)."""
+    if type(value) is str:
+        return ("str", value)
     if isinstance(value, bool):
         return ("bool", value)
     if isinstance(value, (int, float)):

@@ -3,12 +3,13 @@
 import contextlib
 import datetime
 import random
+import socket
 import struct
 import threading
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import bson
 import pymongo
@@ -25,8 +26,10 @@ from pymongo.errors import (
     WriteError,
 )
 
+from tests.servers.mongo_language import CommandError, applies, matcher, updated
 from tests.servers.mongo_store import LONG_JOURNAL, documents_written, parts_of
-from tests.servers.wire_mongo import WireMongo
+from tests.servers.ports import LOOPBACK
+from tests.servers.wire_mongo import HEADER, OP_MSG, WireMongo, frame
 
 Tasks = Collection[dict[str, Any]]
 Client = pymongo.MongoClient[dict[str, Any]]
@@ -370,6 +373,45 @@ def test_ordered_indexes_answer_as_a_search_of_all_would(client: Client, odd: li
         assert answers[0] == answers[1], (query, order, limit)
 
 
+def test_comparisons_of_fields_say_what_the_whole_language_would() -> None:
+    dice = random.Random(11)
+    moments = [datetime.datetime(2026, 1, 1, 0, 0, second, tzinfo=datetime.UTC) for second in range(2)]
+    values: list[Any] = [None, "", "a", 0, 1, 2.0, bson.Int64(1), True, *moments, [], ["a", None], {"x": 1}, b"a"]
+
+    def condition() -> Any:
+        value = dice.choice(values)
+        operator = dice.choice(["$eq", "$ne", "$gt", "$gte", "$lt", "$lte", "$in", "$nin", "$exists"])
+        given = {operator: dice.sample(values, dice.randrange(4)) if operator in ("$in", "$nin") else value}
+        return dice.choice([value, given, {"$not": given}, {**given, "$gte": dice.choice(values)}])
+
+    for _ in range(5000):
+        document = {name: dice.choice(values) for name in "abc" if dice.random() < 0.8}
+        query = {name: condition() for name in dice.sample(["a", "b", "c", "c.x"], dice.randrange(1, 4))}
+        assert matcher(query)(document) == applies(query, document), (query, document)
+
+
+def test_setting_whole_fields_does_what_the_whole_language_would() -> None:
+    dice = random.Random(12)
+    values: list[Any] = [None, "a", 1, 2.5, bson.Int64(2**40), True, [1], {"x": 1}]
+    for _ in range(1000):
+        document = {"_id": 1, **{name: dice.choice(values) for name in "abc" if dice.random() < 0.8}}
+        update = {
+            "$set": {name: dice.choice(values) for name in dice.sample("abc", dice.randrange(3))},
+            "$inc": {
+                name: dice.choice([1, -2, 0.5, True, None, "x"]) for name in dice.sample("bcd", dice.randrange(2))
+            },
+        }
+        outcomes: list[Any] = []
+        before = bson.encode(document)
+        for more in ({}, {"$unset": {"other": ""}}):  # which is not seen to at once
+            try:
+                outcomes.append(bson.encode(updated(document, {}, {**update, **more}, inserting=False)))
+            except CommandError as error:
+                outcomes.append(error.code)
+        assert outcomes[0] == outcomes[1], (document, update)
+        assert bson.encode(document) == before
+
+
 def test_explains_whether_an_index_serves_a_query(client: Client) -> None:
     name = f"tasks_{uuid.uuid4().hex}"
     client["test"][name].create_index([("a", ASCENDING), ("b", DESCENDING)])
@@ -401,6 +443,9 @@ def test_manages_indexes_and_collections(client: Client) -> None:
     database["tasks"].create_indexes([pymongo.IndexModel("c", unique=True), pymongo.IndexModel("d")])
     assert set(database["tasks"].index_information()) == {"_id_", "a_1_b_-1", "c_1", "d_1"}
     assert database["tasks"].index_information()["c_1"]["unique"] is True
+    with pytest.raises(OperationFailure) as caught:
+        database["tasks"].create_index("late", expireAfterSeconds=2**31)
+    assert caught.value.code == 67
     database["tasks"].drop_index("c_1")
     with pytest.raises(OperationFailure) as caught:
         database["tasks"].drop_index("c_1")
@@ -449,6 +494,50 @@ def test_takes_unacknowledged_and_bulk_writes(tasks: Tasks) -> None:
     )
     assert (result.inserted_count, result.modified_count, result.deleted_count) == (1, 1, 1)
     assert tasks.count_documents({}) == 20
+
+
+def message(command: dict[str, Any], number: int = 1) -> bytes:
+    return frame(number, 0, OP_MSG, bytes(5) + bson.encode({**command, "$db": "test"}))
+
+
+def answer(stream: BinaryIO) -> tuple[int, dict[str, Any]]:
+    """The next answer on a connection, and the number of the message that it answers."""
+    length, _, number, _ = HEADER.unpack(stream.read(HEADER.size))
+    return number, bson.decode(stream.read(length - HEADER.size)[5:])
+
+
+def test_takes_messages_in_pieces_and_several_at_once(server: WireMongo, tasks: Tasks) -> None:
+    with socket.create_connection((LOOPBACK, server.port), 10) as connection, connection.makefile("rb") as stream:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for byte in message({"ping": 1}, 1):
+            connection.send(bytes([byte]))
+        assert answer(stream) == (1, {"ok": 1.0})
+        insert, count = {"insert": tasks.name, "documents": [{"_id": 1}]}, {"count": tasks.name}
+        connection.sendall(message(insert, 2) + message(count, 3))
+        assert answer(stream) == (2, {"n": 1, "ok": 1.0})
+        assert answer(stream) == (3, {"n": 1, "ok": 1.0})
+
+
+@pytest.mark.parametrize("nonsense", [bytes(16), struct.pack("<iiii", 20, 1, 0, 7) + bytes(4), b"\x20" + bytes(40)])
+def test_hangs_up_on_what_is_no_message_and_serves_the_others(server: WireMongo, tasks: Tasks, nonsense: bytes) -> None:
+    with socket.create_connection((LOOPBACK, server.port), 10) as connection:
+        connection.sendall(nonsense)
+        assert connection.recv(1) == b""
+    assert tasks.count_documents({}) == 0
+
+
+def test_a_client_that_does_not_read_keeps_nobody_waiting(server: WireMongo, tasks: Tasks) -> None:
+    text = "x" * 3_000_000
+    tasks.insert_many([{"_id": number, "text": text} for number in range(5)])
+    with socket.create_connection((LOOPBACK, server.port), 10) as connection, connection.makefile("rb") as stream:
+        connection.sendall(message({"find": tasks.name}, 1))
+        for _ in range(10):
+            assert tasks.count_documents({}) == 5
+        number, found = answer(stream)
+        assert number == 1
+        assert [document["text"] for document in found["cursor"]["firstBatch"]] == [text] * 5
+        connection.sendall(message({"ping": 1}, 2))
+        assert answer(stream) == (2, {"ok": 1.0})
 
 
 def test_lets_one_of_many_claim_a_task(tasks: Tasks) -> None:

@@ -9,17 +9,17 @@ import argparse
 import contextlib
 import gc
 import itertools
+import select
 import signal
 import socket
-import socketserver
 import struct
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Self
 
 import bson
 
@@ -32,6 +32,9 @@ from tests.servers.process import ServerProcess
 OP_REPLY, OP_QUERY, OP_MSG = 1, 2004, 2013
 CHECKSUM_PRESENT, MORE_TO_COME = 1, 2
 HEADER = struct.Struct("<iiii")
+
+#: As many bytes are read from a connection at once.
+RECEIVE_BYTES = 1 << 16
 
 #: Seconds between two rounds of the TTL monitor; a real server's is 60.
 TTL_SECONDS = 1.0
@@ -62,34 +65,128 @@ class WireMongo(ServerProcess):
         return f"mongodb://{LOOPBACK}:{self.port}/?directConnection=true"
 
 
-class Connection(socketserver.BaseRequestHandler):
-    """One client's connection, in a thread of its own."""
+class Connection:
+    """One client's connection: what has come of its next message, and what it has not taken yet of its answers."""
 
-    server: "Server"
+    def __init__(self, client: socket.socket) -> None:
+        client.setblocking(False)
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.client = client
+        self._buffer = memoryview(bytearray(RECEIVE_BYTES))
+        self._received = bytearray()
+        self.unsent = bytearray()
+        #: What is waited for: that it sends something, or takes something.
+        self.awaited = select.EPOLLIN
 
-    def handle(self) -> None:
-        self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        with self.request.makefile("rb", 1 << 16) as stream, contextlib.suppress(ConnectionError, EOFError):
-            while True:
-                request_id, code, body = read_message(stream)
-                answer = ANSWERS[code](self.server.run, body)
-                if answer is not None:
-                    self.request.sendall(frame(next(self.server.reply_ids), request_id, *answer))
+    def read(self) -> Iterator[tuple[int, int, bytes]]:
+        """Id, operation code and body of each message that is there. Raises EOFError where the client has hung up."""
+        count = self.client.recv_into(self._buffer)
+        if not count:
+            raise EOFError
+        received = self._received
+        received += self._buffer[:count]
+        while len(received) >= HEADER.size:
+            length, request_id, _, code = HEADER.unpack_from(received)
+            if len(received) < length:
+                break
+            body = bytes(received[HEADER.size : length])
+            del received[:length]
+            yield request_id, code, body
+
+    def send(self) -> None:
+        """Sends as much as the client takes now."""
+        with contextlib.suppress(BlockingIOError):
+            del self.unsent[: self.client.send(self.unsent)]
 
 
-class Server(socketserver.ThreadingTCPServer):
-    """Listens on loopback and hands the commands of all connections to one Commands."""
+class Server:
+    """Listens on loopback and answers the commands of all connections in one thread, one after the other.
 
-    allow_reuse_address = True
-    daemon_threads = True
-    request_queue_size = 128
+    In each turn it does what has come, writes the journal once, and only then sends the answers.
+    """
 
     def __init__(self, port: int, commands: Commands) -> None:
         self.commands = commands
-        self.reply_ids = itertools.count(1)
-        super().__init__((LOOPBACK, port), Connection)
+        self._reply_ids = itertools.count(1)
+        self._listener = socket.create_server((LOOPBACK, port), backlog=128)
+        self._connections: dict[int, Connection] = {}
+        self._poll = select.epoll()
+        self._poll.register(self._listener, select.EPOLLIN)
+        self._is_stopping, self._stopped = False, threading.Event()
 
-    def run(self, command: Document) -> Document:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for connection in list(self._connections.values()):
+            self._close(connection)
+        self._listener.close()
+        self._poll.close()
+
+    def serve_forever(self, seconds: float = TTL_SECONDS) -> None:
+        """Serves until `shutdown`, for which it looks so often, as for documents whose time is over."""
+        sweep_at = time.monotonic() + seconds
+        while not self._is_stopping:
+            self._turn(seconds)
+            if time.monotonic() > sweep_at:
+                self.commands.delete_expired()
+                sweep_at = time.monotonic() + seconds
+        self._stopped.set()
+
+    def shutdown(self) -> None:
+        """Ends a `serve_forever` in another thread."""
+        self._is_stopping = True
+        self._stopped.wait()
+
+    def _turn(self, seconds: float) -> None:
+        ready: list[Connection] = []
+        for file, events in self._poll.poll(seconds, len(self._connections) + 1):
+            if file == self._listener.fileno():
+                self._accept()
+            elif events == select.EPOLLOUT or self._answer(self._connections[file]):
+                ready.append(self._connections[file])
+        self.commands.commit()
+        for connection in ready:
+            self._send(connection)
+
+    def _accept(self) -> None:
+        with contextlib.suppress(ConnectionError):  # it has hung up already
+            connection = Connection(self._listener.accept()[0])
+            self._connections[connection.client.fileno()] = connection
+            self._poll.register(connection.client, connection.awaited)
+
+    def _answer(self, connection: Connection) -> bool:
+        """Does what has come; False if there is nothing to send."""
+        try:
+            for request_id, code, body in connection.read():
+                if (answer := ANSWERS[code](self._run, body)) is not None:
+                    connection.unsent += frame(next(self._reply_ids), request_id, *answer)
+        except (ConnectionError, EOFError):
+            self._close(connection)
+            return False
+        except Exception:  # of a message that cannot be read
+            traceback.print_exc()
+            self._close(connection)
+            return False
+        return bool(connection.unsent)
+
+    def _send(self, connection: Connection) -> None:
+        """Nothing more is read from a client until it has taken its answers; the others do not wait for it."""
+        try:
+            connection.send()
+        except OSError:
+            self._close(connection)
+            return
+        awaited = select.EPOLLOUT if connection.unsent else select.EPOLLIN
+        if awaited != connection.awaited:
+            connection.awaited = awaited
+            self._poll.modify(connection.client, awaited)
+
+    def _close(self, connection: Connection) -> None:
+        del self._connections[connection.client.fileno()]
+        connection.client.close()  # which ends the polling, too
+
+    def _run(self, command: Document) -> Document:
         try:
             return self.commands.run(command)
         except Exception as error:  # the client gets an answer, the log gets the trace
@@ -140,27 +237,8 @@ def parse_message(body: bytes, flags: int) -> Document:
     return command | sequences
 
 
-def read_message(stream: BinaryIO) -> tuple[int, int, bytes]:
-    """The next message's id, operation code and body. Raises EOFError where the client has hung up."""
-    length, request_id, _, code = HEADER.unpack(read_exactly(stream, HEADER.size))
-    return request_id, code, read_exactly(stream, length - HEADER.size)
-
-
-def read_exactly(stream: BinaryIO, count: int) -> bytes:
-    data = stream.read(count)
-    if len(data) < count:
-        raise EOFError
-    return data
-
-
 def frame(reply_id: int, request_id: int, code: int, body: bytes) -> bytes:
     return HEADER.pack(HEADER.size + len(body), reply_id & 0x7FFFFFFF, request_id, code) + body
-
-
-def sweep(commands: Commands) -> None:
-    while True:
-        time.sleep(TTL_SECONDS)
-        commands.delete_expired()
 
 
 def main() -> None:
@@ -173,7 +251,6 @@ def main() -> None:
     commands = Commands(Store(Journal(options.journal)))
     gc.freeze()  # what a long journal has left is not gone through again and again
     gc.enable()
-    threading.Thread(target=sweep, args=[commands], daemon=True).start()
     with Server(options.port, commands) as server:
         print(f"wire_mongo: ready on {LOOPBACK}:{options.port}", flush=True)
         server.serve_forever()

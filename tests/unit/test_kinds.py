@@ -145,6 +145,15 @@ def test_all_texts_together_may_hold_64_kib() -> None:
         kind.parse({"left": "x" * 32_768, "right": "x" * 32_769})
 
 
+def test_texts_in_models_in_lists_count_too() -> None:
+    page = create_model("Page", text=(str, ...))
+    book = Kind("book", "Book", create_model("Book", __base__=kinds.Inputs, pages=(list[page], ...)), Outputs)  # type: ignore[valid-type]
+    of_names = 2 * len("text")
+    assert book.parse({"pages": [{"text": "x" * 32_768}, {"text": "x" * (32_768 - of_names)}]})
+    with pytest.raises(TooLarge):
+        book.parse({"pages": [{"text": "x" * 32_768}, {"text": "x" * (32_769 - of_names)}]})
+
+
 # --- kinds -----------------------------------------------------------------------------------------------------------
 
 
@@ -180,6 +189,11 @@ def test_every_output_has_a_default_that_fits_into_a_message(kind: Kind) -> None
     blank = kind.blank_outputs()
     assert blank.keys() == kind.outputs.model_fields.keys()
     assert json.loads(json.dumps(blank)) == blank
+
+
+def test_blank_outputs_that_are_filled_in_leave_the_next_ones_blank() -> None:
+    SAMPLE.blank_outputs()["result"] = "mine"
+    assert SAMPLE.blank_outputs() == {"result": ""}
 
 
 @pytest.mark.parametrize("kind", ALL.values(), ids=ALL)

@@ -52,6 +52,20 @@ def test_a_future_is_waited_for(drive: Drive) -> None:
     assert drive(both()) == [1, 2]
 
 
+def test_a_future_may_be_completed_by_the_loop_that_waits_for_it(threads: ThreadPoolExecutor) -> None:
+    future: Future[int] = Future()
+
+    async def wait() -> int:
+        await Done(future, LONG)
+        return future.result(0)
+
+    async def both() -> int:
+        asyncio.get_running_loop().call_soon(future.set_result, 4)
+        return await waiting.run_async(wait(), threads)
+
+    assert asyncio.run(both()) == 4
+
+
 def test_a_future_that_is_done_is_not_waited_for(drive: Drive) -> None:
     done: Future[int] = Future()
     done.set_result(3)

@@ -26,8 +26,8 @@ CONTEXT = {
 }
 
 
-# For a module, not for a session: while it runs, asyncio thinks that the main thread has a loop already.
-@pytest.fixture(scope="module")
+# For the package, not for a session: while it runs, asyncio thinks that the main thread has a loop already.
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
     require(chromium_missing())
     with sync_playwright() as playwright:

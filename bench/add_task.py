@@ -1,16 +1,19 @@
-"""The add function with a store that costs nothing, so that what is measured is the way to the queue.
+"""Sluice's add function with names for its threads; with STORE=free also with a store that costs nothing, so that what
+is measured is the way to the queue.
 
-A function source like `functions/add_task/main.py`: FUNCTION_SOURCE=bench/no_store.py FUNCTION_TARGET=add_task.
+A function source like `functions/add_task/main.py`: FUNCTION_SOURCE=bench/add_task.py FUNCTION_TARGET=add_task.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
+import bench.threads  # noqa: F401 - it acts by its import
 from sluice.logs import configure_logs
 from sluice.services import Services, install, open_broker
 from sluice.settings import Settings
@@ -65,6 +68,7 @@ def _add_task() -> Any:
     return module
 
 
-_install()
+if os.environ.get("STORE") == "free":
+    _install()
 _module = _add_task()
 add_task, add_task_async = _module.add_task, _module.add_task_async
