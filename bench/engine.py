@@ -7,6 +7,7 @@ that answers at once and keeps nothing, so that the engine itself is measured; t
 from __future__ import annotations
 
 import dataclasses
+import gc
 import os
 import sys
 from datetime import timedelta
@@ -92,6 +93,7 @@ def main() -> int:
     if os.environ.get("STORE") == "free":
         services = dataclasses.replace(services, store=FreeStore())
     engine = Engine(services, cache(find))
+    gc.freeze()  # as functions.engine.main does
     signals = Signals()
     engine.start()
     signals.wait()

@@ -16,6 +16,9 @@ from sluice.task import Document, Task, new_task, utc_now
 #: Longer than any measurement: nothing expires meanwhile.
 TTL_SECONDS = 3600
 
+#: When all of them were added: a task is the same wherever it is put.
+BEGUN = utc_now()
+
 #: Bytes that are on their way at once; the publisher takes 32 MiB.
 IN_FLIGHT_BYTES = 8 * 1024 * 1024
 
@@ -36,17 +39,16 @@ def sluice_code_task(number: int) -> Task:
 
 
 def _task(number: int, kind: str, inputs: Document) -> Task:
-    now = utc_now()
     task = new_task(
         task_id=task_id(number),
         user_id="ada",
         kind=kind,
         inputs=inputs,
         outputs=kinds()[kind].blank_outputs(),
-        now=now,
-        ttl=timedelta(seconds=TTL_SECONDS),
+        now=BEGUN,
+        ttl=timedelta(days=1),
     )
-    return task.replace(queued_at=now)
+    return task.replace(queued_at=BEGUN)
 
 
 def send(rabbitmq_url: str, queue: str, tasks: Iterator[Task]) -> None:

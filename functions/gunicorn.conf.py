@@ -6,6 +6,7 @@ FUNCTION_SOURCE=functions/add_task/main.py FUNCTION_TARGET=add_task \\
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import tempfile
@@ -44,6 +45,8 @@ def post_worker_init(_worker: Any) -> None:
 
     framework = functions_framework.aio.app
     framework.app, framework._app_initialized = create_app(), True
+    # What was loaded stays: to look through it whenever garbage is collected would hold all calls up for 30 ms.
+    gc.freeze()
 
 
 def on_exit(_server: Any) -> None:

@@ -14,7 +14,9 @@ from pika.spec import Basic, BasicProperties
 
 from sluice.broker import Message, OnDelivery, Topology
 from sluice.metrics import MESSAGES_REDELIVERED
+from sluice.rabbit.frames import acknowledgement
 from sluice.rabbit.link import CONNECT_TIMEOUT, Link, guarded
+from sluice.rabbit.wire import write
 
 log = logging.getLogger(__name__)
 
@@ -63,12 +65,15 @@ class Settlements:
             self._channel.basic_nack(tag, requeue=True)
         oldest = list(takewhile(done.__contains__, self._open))
         if len(oldest) > 1:
-            self._channel.basic_ack(oldest[-1], multiple=True)
+            self._acknowledge(oldest[-1], multiple=True)
             done.difference_update(oldest)
         for tag in done:
-            self._channel.basic_ack(tag)
+            self._acknowledge(tag)
         for tag in (*oldest, *done):
             self._open.pop(tag, None)
+
+    def _acknowledge(self, tag: int, *, multiple: bool = False) -> None:
+        write(self._channel, [acknowledgement(self._channel.channel_number, tag, multiple=multiple)])
 
 
 class RabbitDelivery:

@@ -1,4 +1,4 @@
-"""A message as the bytes that go to RabbitMQ, made in one go on the thread that sends it.
+"""Messages, and acknowledgements, as the bytes that go to RabbitMQ, made in one go.
 
 pika makes the same bytes from an object for every method, header and body, and writes each of the three to the socket
 by itself; a test holds these against pika's own. The format: AMQP 0-9-1, sections 2.3.5 (frames), 4.2.5 (tables) and
@@ -13,7 +13,15 @@ from typing import Any
 
 from pika.data import encode_table
 from pika.frame import Method
-from pika.spec import FRAME_BODY, FRAME_END, FRAME_HEADER, PERSISTENT_DELIVERY_MODE, Basic, BasicProperties
+from pika.spec import (
+    FRAME_BODY,
+    FRAME_END,
+    FRAME_HEADER,
+    FRAME_METHOD,
+    PERSISTENT_DELIVERY_MODE,
+    Basic,
+    BasicProperties,
+)
 
 from sluice.broker import Message
 
@@ -22,6 +30,7 @@ LEAST_BODY_FRAME = 4096 - 8
 
 _HEAD = struct.Struct(">BHI")
 _LENGTH = struct.Struct(">I")
+_ACKNOWLEDGEMENT = struct.Struct(">BHIIQBB")
 _CONTENT = struct.Struct(">BHIHHQH")
 _CONTENT_TYPE = b"application/json"
 _FLAGS = (
@@ -49,6 +58,11 @@ def publication(channel: int, message: Message, queue: str, most: int = LEAST_BO
         part = body if len(body) <= most else body[start : start + most]
         parts += (_HEAD.pack(FRAME_BODY, channel, len(part)), part, _END)
     return b"".join(parts)
+
+
+def acknowledgement(channel: int, tag: int, *, multiple: bool) -> bytes:
+    """The frame that says that a delivery (with `multiple`: and all before it) has done its work."""
+    return _ACKNOWLEDGEMENT.pack(FRAME_METHOD, channel, 13, Basic.Ack.INDEX, tag, multiple, FRAME_END)
 
 
 def _table(headers: dict[str, Any]) -> bytes:

@@ -13,7 +13,7 @@ from pika.frame import Body, Header, Method
 from pika.spec import Basic, BasicProperties
 
 from sluice.broker import Message
-from sluice.rabbit.frames import publication
+from sluice.rabbit.frames import acknowledgement, publication
 
 
 def frames_of_pika(channel: int, message: Message, queue: str, most: int) -> bytes:
@@ -52,6 +52,11 @@ texts = st.dictionaries(short, st.text(st.characters(exclude_categories=["Cs"]))
 )
 def test_a_message_has_the_bytes_that_pika_would_give_it(message: Message, queue: str, channel: int, most: int) -> None:
     assert publication(channel, message, queue, most) == frames_of_pika(channel, message, queue, most)
+
+
+@given(channel=st.integers(1, 65535), tag=st.integers(1, 2**63), multiple=st.booleans())
+def test_an_acknowledgement_has_the_bytes_that_pika_would_give_it(channel: int, tag: int, multiple: bool) -> None:
+    assert acknowledgement(channel, tag, multiple=multiple) == Method(channel, Basic.Ack(tag, multiple)).marshal()
 
 
 @pytest.mark.parametrize(

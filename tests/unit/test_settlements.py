@@ -65,6 +65,7 @@ class Desk:
     def __init__(self, deliveries: int = 0) -> None:
         self.link, self.channel = FakeLink(), FakeChannel()
         self.settlements = Settlements(cast(Any, self.link), cast(Any, self.channel))
+        self.settlements._acknowledge = self.channel.basic_ack  # type: ignore[method-assign]
         for tag in range(1, deliveries + 1):
             self.deliver(tag)
 
