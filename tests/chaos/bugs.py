@@ -38,8 +38,8 @@ BUGS = {
     # The final write does not ask whether the attempt is still the newest one.
     "no-fence": Bug(
         "sluice/store.py",
-        'return bool(self._tasks.update_one(_fence(task), {"$set": final}).matched_count)',
-        'return bool(self._tasks.update_one({"_id": task.id}, {"$set": final}).matched_count)',
+        'self._changed(_Change(_fence(task), {"$set": final}, proof))',
+        'self._changed(_Change({"_id": task.id}, {"$set": final}, proof))',
     ),
     # Nobody consumes the dead letters.
     "no-dead-letters": Bug(
