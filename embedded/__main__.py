@@ -34,6 +34,7 @@ GRACE_SECONDS = 10
 
 
 def main() -> int:
+    signals = Signals(on_second=lambda: os._exit(1))
     try:
         settings = Settings.load()
         configure_logs(settings.log_level, settings.log_format or "text")
@@ -56,7 +57,6 @@ def main() -> int:
         return _cannot_start(f"it can't listen on port {settings.port}: {error.strerror}.{advice}")
     except ValueError:  # waitress, of an address that it can't resolve
         return _cannot_start(f"HOST {settings.host} is no address of this machine.")
-    signals = Signals(on_second=lambda: os._exit(1))
     engine.start()
     threading.Thread(target=server.run, name="http", daemon=True).start()
     # The first task would wait for the import of the model's package.

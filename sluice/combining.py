@@ -32,14 +32,14 @@ class Combiner(Generic[Q, A]):
     """Calls `ask` with the questions of many threads.
 
     `at_once` rounds may be on their way at the same time. Who comes while there are fewer asks at once, for itself
-    alone: nobody waits for company. All who come meanwhile go together in the next round that begins, which one of them
-    makes. So rounds are small while answers are quick, and grow with the time that they take.
+    alone: nobody waits for company. Who come meanwhile go together, up to `most`, in the next round that begins, which
+    one of them makes. So rounds are small while answers are quick, and grow with the time that they take.
     """
 
-    def __init__(self, ask: Callable[[Sequence[Q]], Sequence[A]], *, at_once: int = 1) -> None:
+    def __init__(self, ask: Callable[[Sequence[Q]], Sequence[A]], *, at_once: int = 1, most: int = 1000) -> None:
         """`ask` gives one answer to each question, in their order; what it raises is raised to all who asked."""
         self._ask = ask
-        self._free = at_once
+        self._free, self._most = at_once, most
         self._lock = threading.Lock()
         self._waiting: list[_Call[Q, A]] = []
 
@@ -67,7 +67,7 @@ class Combiner(Generic[Q, A]):
             for call in group:
                 call.error = error
         with self._lock:
-            following, self._waiting = self._waiting, []
+            following, self._waiting = self._waiting[: self._most], self._waiting[self._most :]
             if following:
                 following[0].group = following
             else:

@@ -79,8 +79,9 @@ INDEXES: dict[str, list[tuple[str, int]]] = {
 NEWEST_FIRST, BATCH = [("created_at", DESCENDING), ("_id", DESCENDING)], 51
 
 #: Round trips with what engines' threads change at the same time that may be on their way at once. One would gather the
-#: most in each, but have everybody wait twice as long for a database that is far away.
-ROUNDS_AT_ONCE = 2
+#: most in each, but have everybody wait twice as long for a database that is far away. And how many changes, of up to 1
+#: MiB, go in one: more could take longer than its timeout.
+ROUNDS_AT_ONCE, MAX_ROUND = 2, 16
 
 #: Why an attempt came to nothing: a transient error, or the death of its process.
 Setback = Literal["failures", "crashes"]
@@ -157,7 +158,7 @@ class MongoTaskStore:
         if one_at_a_time:
             self._make = self._change_alone
         else:
-            self._make = Combiner(self._make_changes, at_once=ROUNDS_AT_ONCE)
+            self._make = Combiner(self._make_changes, at_once=ROUNDS_AT_ONCE, most=MAX_ROUND)
 
     def ping(self) -> None:
         with self._answering():
@@ -291,15 +292,18 @@ class MongoTaskStore:
         """`claim` for a task that nobody has started yet, as its message has it: what it is to do needs not be read.
         None when the database does not have it just so; then try `claim`. The `token` has to be new."""
         now = self.clock()
-        if task.attempts or task.deadline <= now:
+        asked = {name: value for name, value in task.document.items() if name not in RESERVED_FIELDS}
+        if task.attempts or task.deadline <= now or any(name.startswith("$") for name in asked):
             return None
         claim = _claim(now, engine, token, lease)
-        asked = {name: value for name, value in task.document.items() if name not in RESERVED_FIELDS}
         told = {name: task.document[name] for name in ("user_id", "kind", "created_at", "deadline")}
         same = {name: {"$eq": value} for name, value in {**told, **asked}.items()}
         query = {"_id": task.id, "status": "pending", "attempts": 0, "retry_at": _not_after(now), **same}
         update = {"$set": claim, "$inc": {"attempts": 1}}
-        if not self._changed(_Change(query, update, {"status": "running", "token": token})):
+        try:
+            if not self._changed(_Change(query, update, {"status": "running", "token": token})):
+                return None
+        except Unstorable:  # what it says can't be in the database
             return None
         return task.replace(completed_at=None, progress=0, steps=[], attempts=1, **claim)
 
@@ -348,7 +352,7 @@ class MongoTaskStore:
     def finish(self, task: Task, status: Literal["completed", "failed"], changes: Document) -> bool:
         """Write the result of an attempt. False, and nothing written, when it is no longer this attempt's."""
         final = {"status": status, "completed_at": self.clock(), "lease_until": None, **changes}
-        proof = {"status": status, "attempts": task.attempts}
+        proof = {"status": status, "attempts": task.attempts, "error": changes.get("error")}
         return self._changed(_Change(_fence(task), {"$set": final}, proof))
 
     def put_off(

@@ -6,7 +6,7 @@ import sys
 from importlib import import_module
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from importlib.util import find_spec
-from threading import RLock
+from threading import local
 from types import ModuleType
 from typing import Any
 
@@ -31,9 +31,9 @@ class _Finder:
 
 class _Loader(SourceFileLoader):
     def exec_module(self, module: ModuleType) -> None:
-        contents = vars(module)
-        lock, run = RLock(), super().exec_module
+        contents, run = vars(module), super().exec_module
         has_run = False
+        here = local()
 
         def find(name: str) -> Any:
             """A name that the package does not have (PEP 562)."""
@@ -41,10 +41,15 @@ class _Loader(SourceFileLoader):
             if not name.startswith("__"):
                 if find_spec(f"{module.__name__}.{name}"):
                     return import_module(f"{module.__name__}.{name}")
-                with lock:
-                    if not has_run:
-                        has_run = True  # while it runs it may ask in vain
+                # Without a lock, which could be waited for by who holds the import of a module that it imports: it only
+                # imports, and two threads that run it find the same. While it runs it may ask in vain.
+                if not has_run and not getattr(here, "runs", False):
+                    here.runs = True
+                    try:
                         run(module)
+                        has_run = True
+                    finally:
+                        here.runs = False
                 if name in contents:
                     return contents[name]
             raise AttributeError(f"module {module.__name__!r} has no attribute {name!r}")

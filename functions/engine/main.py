@@ -21,11 +21,12 @@ from sluice.signals import Signals
 log = logging.getLogger("sluice.engine")
 
 #: Seconds after its start at which an engine begins to say how it is: nobody asks sooner, and the first message would
-#: wait for the imports. (Those of the model come with its first task: an engine at rest is without their 15 MB.)
+#: wait for the imports. (Those of the model come with its first task: an engine at rest is without their 14 MB.)
 HEALTH_SECONDS = 0.5
 
 
 def main() -> int:
+    signals = Signals()  # before all that takes time: the first process of a container has no default for them
     try:
         settings = Settings.load(required=("mongodb_uri", "rabbitmq_url"), one_of=("openai_api_key", "openai_base_url"))
         configure_logs(settings.log_level, settings.log_format)
@@ -33,14 +34,14 @@ def main() -> int:
     except InvalidSettings as error:
         return _complain(f"start: {error}")
     try:
-        return _run(services)
+        return _run(services, signals)
     except InvalidKind as error:
         return _complain(f"start: {error}")
     finally:
         services.close()
 
 
-def _run(services: Services) -> int:
+def _run(services: Services, signals: Signals) -> int:
     # The first message needs the database as soon as it is there. Both services answer while the rest is imported: to
     # connect to them after it took 30 of 310 ms.
     threading.Thread(target=_reach, args=(services,), name="connect", daemon=True).start()
@@ -51,7 +52,6 @@ def _run(services: Services) -> int:
     for kind in kinds_without_handler():
         log.error("this engine has no handler for tasks of kind %s", kind)
     settings = services.settings
-    signals = Signals()
     engine = Engine(services)
     try:
         health = HealthServer(engine, services, settings.host or "0.0.0.0", settings.port)  # noqa: S104 - a container serves all

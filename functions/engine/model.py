@@ -1,6 +1,6 @@
 """The language model, by the `openai` package: any server that speaks Chat Completions.
 
-The only module that knows openai. It is imported when the first task needs it (it costs 0.15 s and 11 MB), and its
+The only module that knows openai. It is imported when the first task needs it (it costs 0.2 s and 14 MB), and its
 calls run on one asyncio loop in a thread of their own: a cancelled call closes its connection at once, in whatever
 state it is, which no blocking call can do.
 """

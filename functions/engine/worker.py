@@ -332,7 +332,7 @@ class Worker:
             status = "failed"
             changes = {"error": {"code": "invalid_output", "message": "The handler's result can't be stored."}}
             written = self._stubbornly(lambda: self._store.finish(task, "failed", changes))
-        if not written and not self._was_written(task, status):
+        if not written and not self._was_written(task, status, changes["error"]):
             log.warning("the result of attempt %s came too late and is not kept", task.attempts)
             return Settled()
         reason = (changes["error"] or {"code": "completed"})["code"]
@@ -348,17 +348,19 @@ class Worker:
         retry_at = now + timedelta(seconds=pause)
         changes = {"error": error, **reported}
         written = self._stubbornly(lambda: self._store.put_off(task, changes, retry_at=retry_at, count=count))
-        if not written and not self._was_written(task, "pending"):
+        if not written and not self._was_written(task, "pending", error):
             return Settled()
         TASKS_PUT_OFF.labels(task.kind, error["code"]).inc()
         log.info("attempt %s put off for %.0f s: %s", task.attempts, pause, error["code"])
         return Wait(pause, {"x-attempt": task.attempts})
 
-    def _was_written(self, task: Task, status: Status) -> bool:
+    def _was_written(self, task: Task, status: Status, error: Document | None) -> bool:
         """Whether an attempt's last write was refused only because it had been made: its answer was lost, and it was
         repeated."""
         stored = self._stubbornly(lambda: self._store.get(task.id))
-        return stored is not None and (stored.status, stored.attempts) == (status, task.attempts)
+        if stored is None:
+            return False
+        return (stored.status, stored.attempts, stored.document["error"]) == (status, task.attempts, error)
 
     def _patiently(self, operation: Callable[[], T], until: threading.Event | None = None) -> T:
         """Wait for a database that is away, however long it takes: the message is safe meanwhile, and the places that

@@ -1,4 +1,4 @@
-"""One connection to RabbitMQ, opened again whenever it is lost, on a thread of its own."""
+"""One connection to RabbitMQ, opened again whenever it is lost: on a thread of its own, or (`loop_link`) on a loop."""
 
 from __future__ import annotations
 

@@ -329,6 +329,20 @@ def test_each_of_a_round_is_told_whether_its_own_change_was_made(
 
 
 @pytest.mark.parametrize("store", SERVERS[1:], indirect=True)
+def test_a_failure_that_comes_after_somebody_elses_is_not_taken_for_it(
+    store: MongoTaskStore, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow, running = claimed(store, clock), claimed(store, clock)
+    clock.pass_(seconds=11)
+    assert store.fail(slow, {"code": "crashed", "message": "given up"})
+    mine = {"code": "refused", "message": "the model refuses"}
+    with one_round(store, monkeypatch) as together:
+        finished = [together(store.finish, one, "failed", {"error": mine}) for one in (slow, running)]
+    assert [one.result(10) for one in finished] == [False, True]
+    assert [read(store, one).document["error"]["code"] for one in (slow, running)] == ["crashed", "refused"]
+
+
+@pytest.mark.parametrize("store", SERVERS[1:], indirect=True)
 def test_of_two_messages_for_a_task_in_one_round_one_starts_it(
     store: MongoTaskStore, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -76,6 +76,10 @@ def test_a_task_is_started_as_its_message_has_it(store: MongoTaskStore, clock: C
     [
         ({}, {"text": "other"}),
         ({}, {"text": {"$gt": ""}}),
+        ({}, {"$bogus": 1}),
+        ({}, {"a.b": 1}),
+        ({}, {"text": 2**70}),
+        ({}, {"text": "\ud800"}),
         ({}, {"message": "done"}),
         ({}, {"deadline": NOW + timedelta(seconds=301)}),
         ({}, {"created_at": NOW + timedelta(seconds=1)}),

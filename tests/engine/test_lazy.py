@@ -87,3 +87,12 @@ def test_two_threads_that_ask_at_the_same_time_both_get_their_answer(package: st
         assert not second.done()
         there.GATE.set()
         assert (first.result(10), second.result(10)) == (1, 1)
+
+
+def test_a_package_that_could_not_be_imported_is_tried_again(package: str) -> None:
+    there = __import__(package)
+    with pytest.raises(NameError, match="STARTED"):
+        _ = there.ONE
+    there.GATE = there.STARTED = threading.Event()
+    there.GATE.set()
+    assert there.ONE == 1

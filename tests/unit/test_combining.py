@@ -60,6 +60,15 @@ def test_who_comes_while_as_many_rounds_as_may_be_are_on_their_way_goes_with_all
     assert answers.ask(4)[0].result(5) == 40, "it is free again"
 
 
+def test_a_round_holds_no_more_than_it_may(threads: ThreadPoolExecutor) -> None:
+    answers = Answers(threads, 1)
+    answers._combiner._most = 2
+    futures = answers.ask(1, 2, 3, 4, 5, 6)
+    answers.may.release(10)
+    assert [future.result(5) for future in futures] == [10, 20, 30, 40, 50, 60]
+    assert answers.rounds == [[1], [2, 3], [4, 5], [6]]
+
+
 def test_what_a_round_raises_is_raised_to_all_of_it_and_to_nobody_else(threads: ThreadPoolExecutor) -> None:
     answers = Answers(threads, 1)
     [before] = answers.ask(1)
