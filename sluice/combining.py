@@ -6,6 +6,7 @@ block; `sluice.writer` is for those that may not.
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
@@ -36,7 +37,7 @@ class Combiner(Generic[Q, A]):
     one of them makes. So rounds are small while answers are quick, and grow with the time that they take.
     """
 
-    def __init__(self, ask: Callable[[Sequence[Q]], Sequence[A]], *, at_once: int = 1, most: int = 1000) -> None:
+    def __init__(self, ask: Callable[[Sequence[Q]], Sequence[A]], *, at_once: int = 1, most: int = sys.maxsize) -> None:
         """`ask` gives one answer to each question, in their order; what it raises is raised to all who asked."""
         self._ask = ask
         self._free, self._most = at_once, most
