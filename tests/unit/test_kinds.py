@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import pytest
 from pydantic import Field, create_model
@@ -270,3 +271,12 @@ def test_the_language_of_an_output_is_in_an_input_of_its_kind(kind: Kind) -> Non
 
 def test_code_is_in_the_language_that_was_asked_for() -> None:
     assert ALL["code"].schema()["outputs"]["properties"]["code"]["x-language-field"] == "language"
+
+
+@pytest.mark.parametrize("where", ["LINES", "TEXTS"])
+def test_a_quick_look_at_a_text_overlooks_no_character_that_it_may_not_hold(where: str) -> None:
+    unprintable, harmless = getattr(kinds, f"_UNPRINTABLE_IN_{where}"), getattr(kinds, f"_HARMLESS_IN_{where}")
+    found = unprintable.findall("".join(map(chr, range(sys.maxunicode + 1))))
+    assert len(found) > 2048
+    assert [each for each in found if not each.encode("utf-8", "surrogatepass").translate(None, harmless)] == []
+    assert not "Hello, Grüße, 𝄞".encode().translate(None, harmless), "it is quick for most"
