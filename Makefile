@@ -28,7 +28,7 @@ test examples: export PYTHONDONTWRITEBYTECODE :=
 # Three at once on two cores: for half of the time, a test waits.
 test: check $(if $(shell command -v npm),$(MODULES)) ## all tests; ARGS="-k word" chooses
 	@if command -v go > /dev/null; then echo "FerretDB: `$(BIN)/python -m tests.servers.ferretdb`"; fi
-	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(addprefix --ignore=,$(EXAMPLES)) $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(addprefix --ignore=,$(EXAMPLES)) $(ARGS)
 
 examples: $(TEST_READY) ## thousands of made-up calls, messages, answers and histories, the same each time
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(EXAMPLES)

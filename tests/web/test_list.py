@@ -264,7 +264,7 @@ def test_nothing_moves_and_nothing_is_lost_while_an_open_task_is_done(sluice: Sl
     sluice.done(message(sluice, user, "an old one"))
     page.context.add_init_script(WATCH_SHIFTS)
     visit(page, sluice, user)
-    for _ in range(20):  # an engine does ten at a time: what comes after them is pending for a while
+    for _ in range(40):  # an engine does ten at a time: what comes after them is pending for a while
         add_slow(sluice, other, "slowly done")
     task = add_slow(sluice, user, "slowly done")
     page.goto(f"{sluice.url}/?task={task}")
