@@ -25,7 +25,6 @@ run: $(RUN_READY) ## Sluice in one process on PORT (8080), with no services
 # Compiled once, whatever the environment says: the tests, and what they start again and again.
 test examples: export PYTHONDONTWRITEBYTECODE :=
 
-# Three at once on two cores: for half of the time, a test waits.
 test: check $(if $(shell command -v npm),$(MODULES)) ## all tests; ARGS="-k word" chooses
 	@if command -v go > /dev/null; then echo "FerretDB: `$(BIN)/python -m tests.servers.ferretdb`"; fi
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(addprefix --ignore=,$(EXAMPLES)) $(ARGS)
