@@ -55,7 +55,7 @@ def _install() -> None:
     settings = Settings.load(required=("rabbitmq_url",))
     configure_logs(settings.log_level, settings.log_format)
     store: Any = NoStore()
-    install(Services(settings, store, open_broker(settings, store, role="function")))
+    install(Services(settings, store, open_broker(settings, lambda: store, role="function")))
 
 
 def _add_task() -> Any:

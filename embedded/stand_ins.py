@@ -24,7 +24,7 @@ def choose_services(settings: Settings) -> Services:
         broker: TaskBroker = InMemoryTaskBroker(topology(settings))
         stand_ins["queue"] = "in memory (set RABBITMQ_URL for a real one)"
     else:
-        broker = open_broker(settings, store, "embedded")
+        broker = open_broker(settings, lambda: store, "embedded")
     if not settings.has_model:
         settings = _with_offline_model(settings)
         stand_ins["model"] = "offline model (set OPENAI_API_KEY for a real one)"

@@ -79,7 +79,7 @@ def connect(settings: Settings, role: str, *, consumes: bool = False) -> Service
     `consumes` is: RabbitMQ answers while Python imports. Raises InvalidSettings."""
     if settings.rabbitmq_url is None:
         return Services(settings, open_store(settings, role))
-    broker = _broker(settings, role, lambda: store)
+    broker = open_broker(settings, lambda: store, role)
     if consumes:
         broker.prepare_to_consume()
     try:
@@ -101,12 +101,10 @@ def open_store(settings: Settings, role: str) -> MongoTaskStore:
     )
 
 
-def open_broker(settings: Settings, store: MongoTaskStore, role: str) -> RabbitTaskBroker:
-    """The queue on RabbitMQ; when it comes back after it was away, the tasks that it missed are sent to it."""
-    return _broker(settings, role, lambda: store)
+def open_broker(settings: Settings, store: Callable[[], MongoTaskStore], role: str) -> RabbitTaskBroker:
+    """The queue on RabbitMQ; when it comes back after it was away, the tasks that it missed are sent to it. The `store`
+    is asked for then: the queue can be opened before it."""
 
-
-def _broker(settings: Settings, role: str, store: Callable[[], MongoTaskStore]) -> RabbitTaskBroker:
     def on_reconnect() -> None:
         threading.Thread(target=send_missed, name="send-missed", daemon=True).start()
 

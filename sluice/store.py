@@ -15,7 +15,7 @@ from concurrent.futures import Future
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import pymongo
 from bson.errors import InvalidDocument
@@ -43,6 +43,9 @@ from sluice.task import (
     weight,
 )
 from sluice.writer import GroupWriter
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 log = logging.getLogger(__name__)
 
@@ -421,6 +424,13 @@ class MongoTaskStore:
 
     # -----------------------------------------------------------------------------------------------------------------
 
+    def _together(self, items: Sequence[T], many: Callable[[Sequence[T]], list[R]], alone: Callable[[T], R]) -> list[R]:
+        with self._answering():  # one bound for all that follows
+            if len(items) > 1:
+                with suppress(Unstorable):  # one of them is: each for itself finds out which
+                    return many(items)
+            return [alone(item) for item in items]
+
     def _changed(self, change: _Change) -> bool:
         """Make a change, together with those that other threads make at the same time. False when its condition does
         not hold."""
@@ -431,11 +441,7 @@ class MongoTaskStore:
 
     def _make_changes(self, changes: Sequence[_Change]) -> list[bool | SluiceError]:
         """For each change whether it was made, or why it can't be. Raises StoreUnavailable for all of them."""
-        with self._answering():  # one bound for all that follows
-            if len(changes) > 1:
-                with suppress(Unstorable):  # one of them is: each for itself finds out which
-                    return self._change_many(changes)
-            return [self._change_alone(change) for change in changes]
+        return self._together(changes, self._change_many, self._change_alone)
 
     def _change_many(self, changes: Sequence[_Change]) -> list[bool | SluiceError]:
         wrong: dict[int, SluiceError] = {}
@@ -466,11 +472,7 @@ class MongoTaskStore:
 
     def _insert_group(self, tasks: Sequence[Task]) -> list[Task | SluiceError]:
         """For each task the one that is stored, or why it is not. Raises StoreUnavailable for all of them."""
-        with self._answering():  # one bound for all that follows
-            if len(tasks) > 1:
-                with suppress(Unstorable):  # one of them is: each for itself finds out which
-                    return self._insert_many(tasks)
-            return [self._insert_alone(task) for task in tasks]
+        return self._together(tasks, self._insert_many, self._insert_alone)
 
     def _insert_many(self, tasks: Sequence[Task]) -> list[Task | SluiceError]:
         outcomes: list[Task | SluiceError] = list(tasks)

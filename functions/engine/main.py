@@ -21,7 +21,7 @@ from sluice.signals import Signals
 log = logging.getLogger("sluice.engine")
 
 #: Seconds after its start at which an engine begins to say how it is: nobody asks sooner, and the first message would
-#: wait for the imports. (Those of the model come with its first task: an engine at rest is without their 14 MB.)
+#: wait for the imports. (Those of the model come with its first task: an engine at rest is without their 13 MB.)
 HEALTH_SECONDS = 0.5
 
 

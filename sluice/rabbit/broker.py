@@ -61,15 +61,17 @@ class RabbitTaskBroker:
 
     def prepare_to_consume(self) -> None:
         """Connect now, on the side, so that `consume` finds the connection open and the queues declared."""
-        self._ready = RabbitConsumer(self._parameters, self.topology)
-        self._consumers.append(self._ready)
+        self._ready = self._new_consumer()
 
     def consume(self, prefetch: int, on_task: OnDelivery, on_dead: OnDelivery) -> RabbitConsumer:
         callbacks = {self.topology.tasks.name: on_task, self.topology.dead.name: on_dead}
-        if self._ready is None:
-            self.prepare_to_consume()
-        consumer, self._ready = self._consumers[-1], None
+        consumer, self._ready = self._ready or self._new_consumer(), None
         consumer.start(prefetch, callbacks)
+        return consumer
+
+    def _new_consumer(self) -> RabbitConsumer:
+        consumer = RabbitConsumer(self._parameters, self.topology)
+        self._consumers.append(consumer)
         return consumer
 
     def ready(self, queue: Queue) -> int:

@@ -114,3 +114,23 @@ def test_an_engine_that_cannot_work_does_not_wait_for_a_queue_that_is_away(root:
     assert engine.returncode == 2
     assert "MONGODB_URI is not a URI" in engine.stderr
     assert time.monotonic() - started < 10
+
+
+def test_a_signal_that_comes_before_the_engine_is_there_stops_it_cleanly(root: Path) -> None:
+    """As the first process of a container has it: without a handler of its own, the kernel drops the signal."""
+    program = """
+import os, signal, sys
+from functions.engine import main
+connect = main.connect
+def told_to_stop_while_connecting(*args, **more):
+    os.kill(os.getpid(), signal.SIGTERM)
+    return connect(*args, **more)
+main.connect = told_to_stop_while_connecting
+sys.exit(main.main())
+"""
+    services = {"RABBITMQ_URL": "amqp://127.0.0.1:1", "MONGODB_URI": "mongodb://127.0.0.1:1"}
+    settings = {"OPENAI_API_KEY": "sk-offline", "HOST": "127.0.0.1", "PORT": "0", **services}
+    command = [sys.executable, "-c", program]
+    engine = subprocess.run(command, cwd=root, env=settings, capture_output=True, text=True, timeout=60)
+    assert engine.returncode == 0, engine.stderr
+    assert "stopped" in engine.stderr

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -223,3 +224,21 @@ def test_a_worker_whose_master_was_killed_ends(tmp_path: Path, root: Path, free_
 
 def test_the_protocol_is_the_one_that_is_served_with() -> None:
     assert async_worker.AsyncWorker.CONFIG_KWARGS["http"] is BoundedProtocol
+
+
+def test_a_worker_that_has_loaded_its_function_leaves_it_out_of_every_collection_of_garbage(root: Path) -> None:
+    program = """
+import gc, runpy
+
+settings = runpy.run_path("functions/gunicorn.conf.py")
+assert gc.get_freeze_count() == 0
+settings["post_worker_init"](None)
+assert gc.get_freeze_count() > 10_000
+settings["on_exit"](None)  # the folder of its metrics
+"""
+    environment = {
+        "FUNCTION_SOURCE": "functions/get_tasks/main.py",
+        "FUNCTION_TARGET": "get_tasks",
+        "MONGODB_URI": "mongodb://127.0.0.1:1",
+    }
+    subprocess.run([sys.executable, "-c", program], cwd=root, env=environment, check=True, timeout=60)
