@@ -27,6 +27,7 @@ ROOMS = {
     "pika": {"sluice/rabbit/"},
     "openai": {"functions/engine/model.py"},
     "httpx2": {"functions/engine/model.py"},
+    "httpcore2": {"functions/engine/model.py"},
     "markdown_it": {"functions/engine/fences.py"},
     "mongomock": {"embedded/stand_ins.py"},
     "waitress": {"embedded/__main__.py"},

@@ -12,7 +12,7 @@ import logging
 import math
 import threading
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -54,12 +54,23 @@ class Model:
     """A client for one model. Safe to use from many threads at once."""
 
     def __init__(self, *, api_key: str, base_url: str | None, model: str, timeout: float) -> None:
-        import openai
+        import httpcore2  # noqa: F401 - which the other thread would import, at the same time as this one
+        import httpx2
+
+        with ThreadPoolExecutor(1) as aside:  # reading the authorities takes 40 ms, and not the interpreter's lock
+            context = aside.submit(httpx2.create_ssl_context)
+            import openai
 
         self._model = model
         self._timeout = timeout
         # Retries belong to the queue: it waits without holding one of the engine's places.
-        self._client = openai.AsyncOpenAI(api_key=api_key, base_url=base_url, max_retries=0, timeout=timeout)
+        self._client = openai.AsyncOpenAI(
+            api_key=api_key,
+            base_url=base_url,
+            max_retries=0,
+            timeout=timeout,
+            http_client=openai.DefaultAsyncHttpxClient(verify=context.result()),
+        )
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, name="model", daemon=True).start()
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gc
 import json
+import shutil
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +15,7 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from types import AsyncGeneratorType
 from typing import Any
 
@@ -26,7 +29,9 @@ from offline_model import OfflineModel
 from sluice.kinds.code import Inputs, Outputs
 from sluice.settings import Settings
 from sluice.task import Document, new_id
+from tests.control_plane.certificates import Authority
 from tests.engine.doubles import without_model
+from tests.servers import require
 from tests.waiting import eventually
 
 KEY = "sk-secret-of-the-tests"
@@ -379,6 +384,33 @@ def stream(*deltas: Document, usage: Any = None, finish_reason: str | None = "st
 
 
 EVENTS = {"Content-Type": "text/event-stream"}
+
+
+@pytest.mark.parametrize("is_known", [True, False], ids=["a known authority", "an unknown one"])
+def test_a_model_behind_tls_is_asked_only_when_its_certificate_is_of_a_known_authority(
+    is_known: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    require(None if shutil.which("openssl") else "there is no openssl here: apt-get install openssl")
+    authority = Authority(tmp_path / "authority")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*authority.issue("model", "/CN=model"))
+    if is_known:
+        monkeypatch.setenv("SSL_CERT_FILE", str(authority.certificate))
+    with StrangeServer(("127.0.0.1", 0), StrangeHandler) as running:
+        running.socket = context.wrap_socket(running.socket, server_side=True)
+        running.answer = (200, EVENTS, stream({"content": "```python\nprint(1)\n```"}))
+        thread = threading.Thread(target=running.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            found = outcome(Step(new_id(), settings_for(f"https://127.0.0.1:{running.server_address[1]}/v1")))
+        finally:
+            running.shutdown()
+            thread.join()
+    if is_known:
+        assert isinstance(found, Outputs)
+    else:
+        assert isinstance(found, Retry)
+        assert found.code == "model_unreachable"
 
 
 def test_a_pause_given_as_a_date_is_read_too(answered: Answered) -> None:
