@@ -425,10 +425,11 @@ class MongoTaskStore:
     # -----------------------------------------------------------------------------------------------------------------
 
     def _together(self, items: Sequence[T], many: Callable[[Sequence[T]], list[R]], alone: Callable[[T], R]) -> list[R]:
+        if len(items) == 1:
+            return [alone(items[0])]
         with self._answering():  # one bound for all that follows
-            if len(items) > 1:
-                with suppress(Unstorable):  # one of them is: each for itself finds out which
-                    return many(items)
+            with suppress(Unstorable):  # one of them is: each for itself finds out which
+                return many(items)
             return [alone(item) for item in items]
 
     def _changed(self, change: _Change) -> bool:
