@@ -135,6 +135,16 @@ PIKA = Contender(
 DRAMATIQ_TEN = ("--processes", "1", "--threads", "10")
 
 
+#: Not a peer, but what the packages alone take of the time.
+BARE = Contender(
+    "bare pika and pymongo",
+    [sys.executable, "-m", "bench.peers.bare"],
+    _fill_sluice_and_store,
+    _sluice_queues,
+    uses_mongo=True,
+)
+
+
 # --- a measurement ---------------------------------------------------------------------------------------------------
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import os
+import subprocess
 import sys
-import sysconfig
 import time
 import venv
 from collections.abc import Callable, Iterator
@@ -22,7 +21,18 @@ from bench.figures import Figures, Plot, Result, Sample, Table, Variant, Verdict
 from bench.lab import ROOT, Lab, resident_mb, rss_mb
 from bench.ladder import ladder, said
 from bench.marks import Marks
-from bench.workers import CELERY_THREADS, DRAMATIQ_TEN, Contender, Job, calm_down, celery, dramatiq, fresh_queue, start
+from bench.workers import (
+    BARE,
+    CELERY_THREADS,
+    DRAMATIQ_TEN,
+    Contender,
+    Job,
+    calm_down,
+    celery,
+    dramatiq,
+    fresh_queue,
+    start,
+)
 from bench.workers import sluice as bench_engine
 from offline_model import OfflineModel
 from offline_model.calls import Calls
@@ -49,15 +59,17 @@ MESSAGE_MS, MODEL_MS, REST_MB = 200, 700, 70
 
 
 def run(lab: Lab) -> Result:
-    python = _python(lab.directory / "python")
+    ours = _programs(lab.directory / "engine", "-r", "functions/engine/requirements.txt")
+    theirs = _programs(lab.directory / "peers", "celery", "dramatiq", "pika", "pymongo")
     peers = [
         celery("Celery, its default (prefork, CPUs)"),
         celery("Celery, threads x 10, lean", *CELERY_THREADS, "--without-gossip", "--without-mingle"),
         dramatiq("dramatiq, 1 process x 10 threads", *DRAMATIQ_TEN),
+        BARE,
     ]
     variants = [
-        Variant(OURS, partial(_sluice, lab, python), is_ours=True),
-        *(Variant(peer.name, partial(_peer, lab, _run_by(python, peer))) for peer in peers),
+        Variant(OURS, partial(_sluice, lab, ours), is_ours=True),
+        *(Variant(peer.name, partial(_peer, lab, _run_from(theirs, peer))) for peer in peers),
     ]
     for variant in variants:
         variant.measure()  # Python has compiled everything by then
@@ -65,27 +77,30 @@ def run(lab: Lab) -> Result:
     return Result(tables=[_table(figures)], plots=[_plot(figures)], verdicts=_verdicts(figures))
 
 
-def _python(directory: Path) -> str:
-    """A Python as an image has it. What a developer's environment does at each start (the finder of the editable
-    install, the .pth files of setuptools and others: 57 of 93 million instructions of a bare start) is in none."""
-    venv.create(directory, symlinks=True)
-    return str(directory / "bin" / "python")
+def _programs(directory: Path, *packages: str) -> Path:
+    """The programs of an environment with these packages and nothing else, as an image has it. The bench's own holds
+    much that is imported where it is found (openai then takes aiohttp, for 0.2 s), and what a developer's environment
+    does at each start (the finder of the editable install, the .pth files of setuptools and others)."""
+    venv.create(directory, symlinks=True, with_pip=True)
+    install = [directory / "bin" / "pip", "install", "--quiet", "--disable-pip-version-check", "-c", "constraints.txt"]
+    subprocess.run([*install, *packages], cwd=ROOT, check=True)
+    return directory / "bin"
 
 
-def _run_by(python: str, contender: Contender) -> Contender:
-    """The same program by this Python, with all packages and without what they do at each start."""
-    program = contender.command[1:] if contender.command[0] == sys.executable else contender.command
-    path = os.pathsep.join([str(ROOT), sysconfig.get_path("purelib")])
-    return replace(contender, command=[python, *program], environment={**contender.environment, "PYTHONPATH": path})
+def _run_from(programs: Path, contender: Contender) -> Contender:
+    """The same program, of this environment."""
+    program, *arguments = contender.command
+    own = str(programs / ("python" if program == sys.executable else Path(program).name))
+    return replace(contender, command=[own, *arguments], environment={**contender.environment, "PYTHONPATH": str(ROOT)})
 
 
 # --- Sluice's engine as it is: what its handlers report tells when they started --------------------------------------
 
 
-def _sluice(lab: Lab, python: str) -> Sample:
+def _sluice(lab: Lab, programs: Path) -> Sample:
     engine = bench_engine("engine", store=True)
     engine = replace(engine, command=[sys.executable, "-m", "functions.engine.main"], environment={})
-    engine = _run_by(python, engine)
+    engine = _run_from(programs, engine)
     sample: Sample = {}
     with fresh_queue(lab, engine) as queue, _model() as (model, _):
         engine.fill(lab, queue, Job(count=1))
@@ -150,19 +165,21 @@ def _model() -> Iterator[tuple[OfflineModel, NotingCalls]]:
 
 
 def _peer(lab: Lab, peer: Contender) -> Sample:
+    sample: Sample = {}
     with fresh_queue(lab, peer) as queue:
         marks = Marks(lab.directory / queue)
         peer.fill(lab, queue, Job(count=1))
         before = time.monotonic()
         with start(lab, peer, queue, marks.directory, Job(count=0), wait=False) as process:
             _once(lambda: marks.count() == 1)
-            sample = {"message ms": (marks.read()[0].started - before) * 1000}
+            sample["message ms"] = (marks.read()[0].started - before) * 1000
             calm_down(process.pid)
             sample |= {"RSS at rest MB": rss_mb(process.pid), "PSS at rest MB": resident_mb(process.pid)}
-            peer.fill(lab, queue, Job(count=10, seconds=BUSY_SECONDS))
-            time.sleep(BUSY_SECONDS / 2)
-            sample |= {"RSS busy MB": rss_mb(process.pid), "PSS busy MB": resident_mb(process.pid)}
-        return sample
+    with fresh_queue(lab, peer) as queue, Marks(lab.directory / queue) as marks:
+        peer.fill(lab, queue, Job(count=10))
+        with start(lab, peer, queue, marks.directory, Job(count=0)) as process:
+            calm_down(process.pid)  # with all that it takes at once at the gate
+            return sample | {"RSS busy MB": rss_mb(process.pid), "PSS busy MB": resident_mb(process.pid)}
 
 
 def _once(condition: Callable[[], Any]) -> Any:
@@ -204,10 +221,10 @@ def _table(figures: Figures) -> Table:
         ],
         rows=rows,
         notes=[
-            "With bytecode, and by a Python without an editable install, as the images have it. Lowest and highest of "
-            "the rounds in parentheses.",
-            "Sluice's engine claims the task in the database before its handler starts. Its ten tasks ask the model; "
-            "the peers' sleep, and as many of them run at once as the worker takes.",
+            "With bytecode, each from an environment with only the packages that it needs, as the images have it. "
+            "Lowest and highest of the rounds in parentheses.",
+            "Sluice's engine and the bare one claim the task in the database before its handler starts. Sluice's ten "
+            "tasks ask the model; the others' wait, and as many of them run at once as the worker takes.",
             "RSS counts what processes share in each of them, PSS once among all.",
         ],
     )

@@ -9,7 +9,7 @@ from bench.figures import Figures, Plot, Result, Table, Variant, Verdict, interl
 from bench.lab import Lab
 from bench.ladder import ladder, said
 from bench.spent import cpu_table, parts
-from bench.workers import CELERY_THREADS, DRAMATIQ_TEN, Contender, Job, celery, dramatiq, measure, sluice
+from bench.workers import BARE, CELERY_THREADS, DRAMATIQ_TEN, Contender, Job, celery, dramatiq, measure, sluice
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,6 +36,7 @@ def no_op_contenders() -> list[Contender]:
 def sleeping_contenders() -> list[Contender]:
     return [
         sluice(REAL, store=True),
+        BARE,
         dramatiq(TEN_THREADS, *DRAMATIQ_TEN, dramatiq_queue_prefetch="10"),
         celery("Celery, threads x 10", *CELERY_THREADS),
     ]
@@ -126,6 +127,8 @@ def _sleep_table(length: str, ideal: int, figures: Figures) -> Table:
         notes=[
             "From the first start to the last end. Lost: from the end of a handler to the start of the next one in the "
             "same thread: result, acknowledgement, delivery, claim.",
+            "Bare pika and pymongo: a claim, the handler, a result and an acknowledgement, and nothing else; with the "
+            "wire database too. dramatiq and Celery keep no record.",
         ],
     )
 
