@@ -8,12 +8,13 @@ BENCH_READY := $(VENV)/.ready-bench
 # Made by npm, where there is one; without it the tests that need it are skipped.
 MODULES    := web/node_modules/.ready
 LIGHTHOUSE := bench/lighthouse/node_modules/.ready
-# Tests that take minutes, of a machine's making.
-EXAMPLES   := tests/machine tests/fuzz tests/functions/test_fuzz.py
+# Tests that take minutes, most because they try the same again and again: a step of their own.
+LONG_TESTS := tests/e2e/test_endurance.py tests/chaos/test_storm.py tests/scaling/test_live.py tests/machine tests/fuzz \
+	tests/functions/test_fuzz.py
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check examples bench chaos fuzz format web vendor lighthouse screenshots clean
+.PHONY: help run test check long-tests bench chaos fuzz format web vendor lighthouse screenshots clean
 .PHONY: supported-python images secrets cluster-up deploy update status logs shell cluster-down load scaling try-images control-plane
 
 help: ## what can be made
@@ -23,14 +24,14 @@ run: $(RUN_READY) ## Sluice in one process on PORT (8080), with no services
 	@exec $(BIN)/python -m embedded
 
 # Compiled once, whatever the environment says: the tests, and what they start again and again.
-test examples: export PYTHONDONTWRITEBYTECODE :=
+test long-tests: export PYTHONDONTWRITEBYTECODE :=
 
-test: check $(if $(shell command -v npm),$(MODULES)) ## all tests; ARGS="-k word" chooses
+test: check $(if $(shell command -v npm),$(MODULES)) ## all tests but the long ones; ARGS="-k word" chooses
 	@if command -v go > /dev/null; then echo "FerretDB: `$(BIN)/python -m tests.servers.ferretdb`"; fi
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(addprefix --ignore=,$(EXAMPLES)) $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(addprefix --ignore=,$(LONG_TESTS)) $(ARGS)
 
-examples: $(TEST_READY) ## thousands of made-up calls, messages, answers and histories, the same each time
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(EXAMPLES)
+long-tests: $(TEST_READY) ## a storm, ten restarts, engines that scale, hundreds of tasks, thousands of made-up calls and histories
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(LONG_TESTS)
 
 check: $(TEST_READY) ## lint, format, types
 	@$(BIN)/ruff check --quiet .
@@ -40,7 +41,7 @@ check: $(TEST_READY) ## lint, format, types
 chaos: $(TEST_READY) ## break everything at random, and check the promises; SEED=1 MINUTES=30
 	@$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES))
 
-fuzz: $(TEST_READY) ## other HTTP calls, messages and answers than `make test` tries; MINUTES=10
+fuzz: $(TEST_READY) ## other HTTP calls, messages and answers than `make long-tests` tries; MINUTES=10
 	FUZZ_MINUTES=$(or $(MINUTES),10) $(BIN)/python -m pytest -n 2 tests/functions/test_fuzz.py
 	$(BIN)/python -m pytest -n 2 --hypothesis-profile=long tests/fuzz tests/machine
 

@@ -18,14 +18,17 @@ from tests.servers.wire_mongo import WireMongo
 # A second real server where there is a Go toolchain to build it with; nothing is missed without one.
 collect_ignore = [] if go_command() else ["servers/test_ferretdb.py"]
 
-# `make test` tries the same examples each time, and keeps none; the long profile tries others, and many more.
+# `make test` and `make long-tests` try the same examples each time, and keep none; the long profile tries others, and
+# many more.
 settings.register_profile("steady", deadline=None, derandomize=True, database=None)
 settings.register_profile("long", deadline=None, max_examples=30_000, database=None)
 settings.load_profile("steady")
 
 
-#: The folders whose files take longest, which are begun first: at the end there is always a worker with nothing left.
-SLOW = ["e2e", "web", "chaos", "load", "contract", "commands", "servers", "scaling", "engine", "functions", "manifests"]
+#: The folders, and the files beside them, that take longest and are begun first: at the end there is always a worker
+#: with nothing left.
+SLOW = ["e2e", "web", "chaos", "load", "contract", "servers", "test_operations.py", "commands", "scaling", "engine"]
+SLOW += ["test_docs.py", "functions", "manifests"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -33,8 +36,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here = Path(__file__).parent
 
     def place(item: pytest.Item) -> int:
-        folder = item.path.relative_to(here).parts[0]
-        return SLOW.index(folder) if folder in SLOW else len(SLOW)
+        top = item.path.relative_to(here).parts[0]
+        return SLOW.index(top) if top in SLOW else len(SLOW)
 
     items.sort(key=place)
 

@@ -309,16 +309,18 @@ def _fence(beginning: str) -> str:
     return str(found)
 
 
-@pytest.fixture
-def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shell]:
+@pytest.fixture(scope="module")
+def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
     require(rabbitmq_missing())
     require(next((f"no {tool} here" for tool in ("curl", "jq") if shutil.which(tool) is None), None))
-    monkeypatch.syspath_prepend(ROOT / "k8s/commands")
-    import passwords
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.syspath_prepend(ROOT / "k8s/commands")
+        import passwords
 
-    secrets = passwords.complete({}, passwords.Addresses(), True)["rabbitmq"]
-    with RabbitNode(tmp_path / "rabbit", management=True) as node:
-        shell = Shell(node, tmp_path, secrets["users.json"], secrets["operator"])
+        secrets = passwords.complete({}, passwords.Addresses(), True)["rabbitmq"]
+    directory = tmp_path_factory.mktemp("shell")
+    with RabbitNode(directory / "rabbit", management=True) as node:
+        shell = Shell(node, directory, secrets["users.json"], secrets["operator"])
         shell.run(_fence("k get secret rabbitmq -o jsonpath='{.data.users"))
         node.ctl("import_definitions", str(ROOT / "k8s/components/rabbitmq/definitions.json"))
         yield shell

@@ -1,4 +1,4 @@
-"""One short storm; `make chaos` runs long ones."""
+"""One short storm, in `make long-tests`; `make chaos` runs long ones."""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
+from functools import partial
 
 import pika
 import pytest
@@ -23,9 +24,9 @@ from tests.waiting import eventually
 MakeBroker = Callable[..., RabbitTaskBroker]
 
 
-@pytest.fixture(params=["on a thread", "on a loop"])
-def make_broker(rabbit: RabbitNode, request: pytest.FixtureRequest) -> Iterator[MakeBroker]:
-    loop = request.getfixturevalue("loop") if request.param == "on a loop" else None
+@contextmanager
+def making(rabbit: RabbitNode, loop: asyncio.AbstractEventLoop | None) -> Iterator[MakeBroker]:
+    """Makes brokers that share their queues, and publish on this loop, or else on threads of their own."""
     brokers = []
     name = f"test-{uuid.uuid4().hex[:8]}"
 
@@ -40,55 +41,87 @@ def make_broker(rabbit: RabbitNode, request: pytest.FixtureRequest) -> Iterator[
         broker.close()
 
 
+@pytest.fixture(params=["on a thread", "on a loop"])
+def make_broker(rabbit: RabbitNode, request: pytest.FixtureRequest) -> Iterator[MakeBroker]:
+    with making(rabbit, request.getfixturevalue("loop") if request.param == "on a loop" else None) as make:
+        yield make
+
+
+class Client:
+    """A broker, what its consumer was given, and how often it has connected. It acknowledges unless it is told not
+    to."""
+
+    def __init__(self, make: MakeBroker, *, acknowledges: bool = True) -> None:
+        self.deliveries: list[Delivery] = []
+        self.reconnects = 0
+        self._acknowledges = acknowledges
+        self.broker = make(on_reconnect=self._count)
+        self.consumer = self.broker.consume(10, self._take, lambda _: None)
+
+    def _count(self) -> None:
+        self.reconnects += 1
+
+    def _take(self, delivery: Delivery) -> None:
+        self.deliveries.append(delivery)
+        if self._acknowledges:
+            delivery.ack()
+
+    @property
+    def taken(self) -> list[str]:
+        return [delivery.message.id for delivery in self.deliveries]
+
+
+@pytest.fixture
+def makers(rabbit: RabbitNode, loop: asyncio.AbstractEventLoop) -> Iterator[list[MakeBroker]]:
+    """One on a thread, and one on a loop, with queues of their own: a restart takes seconds, and is for both."""
+    with making(rabbit, None) as on_a_thread, making(rabbit, loop) as on_a_loop:
+        yield [on_a_thread, on_a_loop]
+
+
 def send(broker: RabbitTaskBroker, name: str, timeout: float = 5) -> None:
     publish(broker, Message(name, b"{}"), broker.topology.tasks, timeout)
 
 
 def test_confirmed_messages_survive_a_restart_and_consumer_and_publisher_come_back_by_themselves(
-    rabbit: RabbitNode, make_broker: MakeBroker
+    rabbit: RabbitNode, makers: list[MakeBroker]
 ) -> None:
-    reconnects: list[float] = []
-    broker = make_broker(on_reconnect=lambda: reconnects.append(time.monotonic()))
-    taken: list[str] = []
-
-    def take(delivery: Delivery) -> None:
-        taken.append(delivery.message.id)
-        delivery.ack()
-
-    consumer = broker.consume(10, take, lambda _: None)
-    send(broker, "before")
-    eventually(lambda: taken == ["before"])
+    clients = [Client(make) for make in makers]
+    for client in clients:
+        send(client.broker, "before")
+    eventually(lambda: all(client.taken == ["before"] for client in clients))
     rabbit.stop()
-    eventually(lambda: not consumer.is_consuming)
-    started = time.monotonic()
-    with pytest.raises(BrokerUnavailable):
-        send(broker, "meanwhile")
-    assert time.monotonic() - started < 0.5, "a broker that is known to be away must be reported at once"
-    with pytest.raises(BrokerUnavailable):
-        broker.ready(broker.topology.tasks)
-    assert consumer.is_alive
+    eventually(lambda: not any(client.consumer.is_consuming for client in clients))
+    for client in clients:
+        started = time.monotonic()
+        with pytest.raises(BrokerUnavailable):
+            send(client.broker, "meanwhile")
+        assert time.monotonic() - started < 0.5, "a broker that is known to be away must be reported at once"
+        with pytest.raises(BrokerUnavailable):
+            client.broker.ready(client.broker.topology.tasks)
+        assert client.consumer.is_alive
     rabbit.start()
     up = time.monotonic()
-    eventually(lambda: consumer.is_consuming and broker.is_connected, 5)
+    eventually(lambda: all(client.consumer.is_consuming and client.broker.is_connected for client in clients), 5)
     assert time.monotonic() - up < 5
-    send(broker, "after")
-    eventually(lambda: taken == ["before", "after"])
-    assert len(reconnects) == 2
+    for client in clients:
+        send(client.broker, "after")
+    eventually(lambda: all(client.taken == ["before", "after"] for client in clients))
+    assert [client.reconnects for client in clients] == [2, 2]
 
 
-def test_a_killed_broker_gives_back_what_was_not_acknowledged(rabbit: RabbitNode, make_broker: MakeBroker) -> None:
-    broker = make_broker()
-    deliveries: list[Delivery] = []
-    broker.consume(10, deliveries.append, lambda _: None)
-    send(broker, "one")
-    eventually(lambda: len(deliveries) == 1)
+def test_a_killed_broker_gives_back_what_was_not_acknowledged(rabbit: RabbitNode, makers: list[MakeBroker]) -> None:
+    clients = [Client(make, acknowledges=False) for make in makers]
+    for client in clients:
+        send(client.broker, "one")
+    eventually(lambda: all(len(client.deliveries) == 1 for client in clients))
     rabbit.kill()
     rabbit.start()
-    eventually(lambda: len(deliveries) == 2, 20)
-    deliveries[0].ack()  # of the old connection: nothing happens
-    deliveries[1].ack()
-    eventually(lambda: broker.is_connected)
-    eventually(lambda: broker.ready(broker.topology.tasks) == 0)
+    eventually(lambda: all(len(client.deliveries) == 2 for client in clients), 20)
+    for client in clients:
+        client.deliveries[0].ack()  # of the old connection: nothing happens
+        client.deliveries[1].ack()
+    eventually(lambda: all(client.broker.is_connected for client in clients))
+    eventually(lambda: all(client.broker.ready(client.broker.topology.tasks) == 0 for client in clients))
 
 
 def test_a_frozen_broker_costs_a_publisher_its_timeout_and_no_more(rabbit: RabbitNode, make_broker: MakeBroker) -> None:
@@ -371,18 +404,22 @@ def test_what_is_no_plain_socket_is_written_by_pika(make_broker: MakeBroker, mon
     assert broker.ready(broker.topology.tasks) == 20
 
 
-def test_all_that_waits_for_a_broker_that_dies_is_told_at_once(rabbit: RabbitNode, make_broker: MakeBroker) -> None:
-    broker = make_broker()
-    send(broker, "first")
+def test_all_that_waits_for_a_broker_that_dies_is_told_at_once(rabbit: RabbitNode, makers: list[MakeBroker]) -> None:
+    brokers = [make() for make in makers]
+    for broker in brokers:
+        send(broker, "first")
     rabbit.freeze()
-    futures = [broker.send(Message(str(number), b"{}"), broker.topology.tasks) for number in range(50)]
+    futures = [
+        broker.send(Message(str(number), b"{}"), broker.topology.tasks) for broker in brokers for number in range(50)
+    ]
     rabbit.thaw()
     rabbit.kill()
     rabbit.start()
     for future in futures:
         assert future.exception(5) is None or isinstance(future.exception(), BrokerUnavailable)
-    eventually(lambda: _can_send(broker), 15)
-    assert _nothing_waits(broker)
+    for broker in brokers:
+        eventually(partial(_can_send, broker), 15)
+        assert _nothing_waits(broker)
 
 
 def test_lost_connections_leave_no_threads_behind(rabbit: RabbitNode, make_broker: MakeBroker) -> None:

@@ -1,4 +1,5 @@
-"""What breaks costs no task, with processes as in production; what a restart may cost is in test_restarts.py."""
+"""What breaks costs no task, with processes as in production; what a restart may cost is in test_restarts.py and
+test_endurance.py."""
 
 from __future__ import annotations
 
@@ -23,12 +24,12 @@ from tests.waiting import eventually
 def test_when_an_engine_is_killed_another_completes_its_ten_tasks(stack: Stack) -> None:
     stack.start_functions("add", "get")
     stack.model.script([{"times": 10, "seconds": 60}])
-    first = stack.start_engine()
+    first = stack.start_engine(LEASE_SECONDS="1")
     ids = [stack.add() for _ in range(10)]
     stack.wait_for(ids, lambda task: task["status"] == "running")
     eventually(lambda: stack.model.open_calls() == 10)
     first.kill()
-    stack.start_engine()
+    stack.start_engine(LEASE_SECONDS="1")
     tasks = stack.wait_until_done(ids, 45)
     assert {(task["status"], task["attempts"]) for task in tasks} == {("completed", 2)}
     assert all(task["code"] for task in tasks)
@@ -139,7 +140,7 @@ def test_a_task_that_kills_its_engine_is_given_up_and_harms_nobody_else(
     stack = Stack(tmp_path, rabbit, wire_mongo, model, tree)
     try:
         stack.start_functions("add", "get")
-        stack.model.script([{"seconds": 2.0}])
+        stack.model.script([{"times": 9, "seconds": 2.0}, {"seconds": 0.5}])
         engine = stack.start_engine(LEASE_SECONDS="1")
         innocent = [stack.add() for _ in range(9)]
         poison = stack.add(kind="poison")

@@ -1,4 +1,5 @@
-"""All of it in half a minute: every time of the ScaledObject divided by SPEED. In real numbers: `make scaling`."""
+"""All of it in half a minute, in `make long-tests`: every time of the ScaledObject divided by SPEED. In real numbers:
+`make scaling`."""
 
 from __future__ import annotations
 

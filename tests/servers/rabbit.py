@@ -69,6 +69,11 @@ def rabbitmq_missing() -> str | None:
     return None
 
 
+def _applications(folder: Path) -> dict[str, Path]:
+    """The applications in a folder, by their names; each is in a folder with its version in the name."""
+    return {application.name.rpartition("-")[0]: application for application in folder.iterdir()}
+
+
 class RabbitNode:
     """One RabbitMQ node with its own name server, ports, cookie and data, under `directory`.
 
@@ -185,6 +190,7 @@ class RabbitNode:
             "ERL_CRASH_DUMP_SECONDS": "0",
             "RABBITMQ_SCRIPTS_DIR": str(here / "server" / "sbin"),
             "RABBITMQ_PLUGINS_DIR": str(here / "server" / "plugins"),
+            "RABBITMQ_SERVER_CODE_PATH": str(here / "server" / "modules"),
             "RABBITMQ_NODENAME": self.name,
             "RABBITMQ_DIST_PORT": str(self._distribution_port),
             "RABBITMQ_CONF_ENV_FILE": str(here / "no-rabbitmq-env.conf"),  # not the machine's
@@ -207,21 +213,27 @@ class RabbitNode:
     def _link_server(self) -> None:
         """Makes a server folder of links that holds only the applications needed.
 
-        A node looks every module up in every folder, and reads every application it finds: with all sixty of the
-        package it starts in ten seconds, with these twenty in four.
+        A node reads every application it finds: with all sixty of the package it starts in ten seconds, with these
+        twenty in six. It looks each of its thousand modules up in one folder after the other: with links to all of
+        them in the first one it is five.
         """
-        home = rabbitmq_home()
-        plugins = self._home / "plugins"
-        if home is None or plugins.exists():
+        home, erlang = rabbitmq_home(), shutil.which("erl")
+        plugins, modules = self._home / "plugins", self._home / "modules"
+        if home is None or erlang is None or plugins.exists():
             return
         plugins.mkdir(parents=True)
+        modules.mkdir()
         for part in ("sbin", "escript"):
             (self._home / part).symlink_to(home / part)
-        installed = {folder.name.rpartition("-")[0]: folder for folder in (home / "plugins").iterdir()}
+        ours = _applications(home / "plugins")
+        installed = _applications(Path(erlang).resolve().parent.parent / "lib") | ours
         needed = ["rabbit"] if self.management_port is None else ["rabbit", "rabbitmq_management"]
         for application in needed:  # grows while it is read
             folder = installed[application]
-            (plugins / folder.name).symlink_to(folder)
+            if application in ours:
+                (plugins / folder.name).symlink_to(folder)
+            for module in (folder / "ebin").glob("*.beam"):
+                (modules / module.name).symlink_to(module)
             needs = APPLICATIONS.search((folder / "ebin" / f"{application}.app").read_text())
             names = re.findall(r"\w+", needs[1]) if needs else []
             needed.extend(name for name in names if name in installed and name not in needed)

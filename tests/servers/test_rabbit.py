@@ -74,23 +74,23 @@ def listening_addresses(pid: int) -> set[str]:
     return addresses
 
 
-def test_keeps_confirmed_messages_over_restart_and_kill(node: RabbitNode) -> None:
-    url = node.url
-    with channel(node) as c:
+def test_keeps_confirmed_messages_over_restart_and_kill(rabbit: RabbitNode) -> None:
+    url = rabbit.url
+    with channel(rabbit) as c:
         declare(c, "kept")
         publish(c, "kept", b"1", b"2", b"3")
         assert take(c, "kept") == b"1"
-    node.restart()
-    with channel(node) as c:
+    rabbit.restart()
+    with channel(rabbit) as c:
         assert take(c, "kept") == b"2"
         publish(c, "kept", b"4")
-    node.kill()
-    assert not accepts_connections(node.amqp_port)
-    node.start()
-    with channel(node) as c:
+    rabbit.kill()
+    assert not accepts_connections(rabbit.amqp_port)
+    rabbit.start()
+    with channel(rabbit) as c:
         assert [take(c, "kept"), take(c, "kept")] == [b"3", b"4"]
         assert c.queue_declare("kept", passive=True).method.message_count == 0
-    assert node.url == url
+    assert rabbit.url == url
 
 
 def test_is_silent_while_frozen_and_goes_on_when_thawed(node: RabbitNode) -> None:

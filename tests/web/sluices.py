@@ -139,6 +139,8 @@ class ClusterSluice(Sluice):
             process.kill()
 
     def close(self) -> None:
+        for process in self._front:
+            process.terminate()
         for process in reversed(self._front):
             process.stop()
         self.stack.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import timedelta
 from itertools import count, pairwise
 from typing import Any
@@ -28,8 +28,6 @@ from tests.web.actors import (
     visit,
 )
 from tests.web.sluices import ClusterSluice, Sluice, both
-
-pytestmark = both
 
 STATUSES = ["pending", "running", "completed", "failed", "cancelled"]
 
@@ -55,30 +53,38 @@ def message(sluice: Sluice, user: str, text: str) -> str:
     return sluice.add(user, kind="message", text=text)
 
 
-def give_many(sluice: Sluice, user: str, number: int) -> list[str]:
+def give_many(sluice: ClusterSluice, user: str, number: int) -> list[str]:
     """Gives a user so many finished tasks; returns their ids, newest first, as the API lists them."""
-    if isinstance(sluice, ClusterSluice):
-        store = open_mongodb(sluice.stack.mongo.uri, sluice.stack.queue)
-        start = utc_now() - timedelta(hours=1)
-        for moment in range(number):
-            task = new_task(
-                task_id=new_id(),
-                user_id=user,
-                kind="message",
-                inputs={"text": f"number {moment}"},
-                outputs={"message": ""},
-                now=start + timedelta(milliseconds=moment // 3),  # some at the same moment
-                ttl=timedelta(minutes=5),
-            )
-            done = start + timedelta(seconds=moment)
-            store.insert(task.replace(status="completed", queued_at=start, started_at=start, completed_at=done))
-        store.close()
-    else:
-        with ThreadPoolExecutor(8) as pool:
-            list(pool.map(lambda moment: message(sluice, user, f"number {moment}"), range(number)))
+    store = open_mongodb(sluice.stack.mongo.uri, sluice.stack.queue)
+    start = utc_now() - timedelta(hours=1)
+    for moment in range(number):
+        task = new_task(
+            task_id=new_id(),
+            user_id=user,
+            kind="message",
+            inputs={"text": f"number {moment}"},
+            outputs={"message": ""},
+            now=start + timedelta(milliseconds=moment // 3),  # some at the same moment
+            ttl=timedelta(minutes=5),
+        )
+        done = start + timedelta(seconds=moment)
+        store.insert(task.replace(status="completed", queued_at=start, started_at=start, completed_at=done))
+    store.close()
     ids = [task["_id"] for page in pages(sluice, user) for task in page]
     assert len(ids) == number
     return ids
+
+
+@contextmanager
+def ten_endless_tasks(sluice: Sluice) -> Iterator[None]:
+    """All that an engine does at a time: what comes after them is pending until they are cancelled."""
+    user = newcomer()
+    endless = [sluice.add(user, objective="endless") for _ in range(10)]
+    try:
+        yield
+    finally:
+        for task in endless:
+            assert sluice.post(f"/tasks/cancel/{task}").status_code == 200
 
 
 def pages(sluice: Sluice, user: str) -> Iterator[list[dict[str, Any]]]:
@@ -145,6 +151,7 @@ def test_a_row_says_in_words_what_there_is_to_know_of_its_task(sluice: Sluice, p
             expect(one).to_contain_text("1 min 12 s")
 
 
+@both
 def test_the_newest_is_on_top_with_the_first_line_of_its_text_only(sluice: Sluice, page: Page) -> None:
     user = newcomer()
     texts = ["the oldest", "first line\nsecond line", "\n  a <b>bold</b> line " + "and on " * 60]
@@ -158,6 +165,7 @@ def test_the_newest_is_on_top_with_the_first_line_of_its_text_only(sluice: Sluic
     assert max(heights) - min(heights) <= 2, "each has one line for its title"
 
 
+@both
 def test_filters_are_in_the_address_and_stay(sluice: Sluice, page: Page) -> None:
     user = newcomer()
     sluice.done(message(sluice, user, "a message"))
@@ -209,7 +217,7 @@ def test_search_looks_through_what_is_loaded_and_counts(sluice: Sluice, page: Pa
     expect(rows(page)).to_have_count(4)
 
 
-def test_five_hundred_tasks_load_while_one_scrolls_and_nothing_jumps(sluice: Sluice, page: Page) -> None:
+def test_five_hundred_tasks_load_while_one_scrolls_and_nothing_jumps(sluice: ClusterSluice, page: Page) -> None:
     user = newcomer()
     ids = give_many(sluice, user, 500)
     visit(page, sluice, user)
@@ -239,6 +247,7 @@ def test_five_hundred_tasks_load_while_one_scrolls_and_nothing_jumps(sluice: Slu
     assert abs(after["y"] - before["y"]) <= 2
 
 
+@both
 def test_a_task_from_elsewhere_shows_up_and_goes_on_by_itself(sluice: Sluice, page: Page) -> None:
     user = newcomer()
     sluice.done(message(sluice, user, "an old one"))
@@ -259,18 +268,18 @@ def test_a_task_from_elsewhere_shows_up_and_goes_on_by_itself(sluice: Sluice, pa
     assert page.evaluate("window.isTheSamePage")
 
 
-def test_nothing_moves_and_nothing_is_lost_while_an_open_task_is_done(sluice: Sluice, page: Page) -> None:
-    user, other = newcomer(), newcomer()
+def test_nothing_moves_and_nothing_is_lost_while_an_open_task_is_done(sluice: ClusterSluice, page: Page) -> None:
+    user = newcomer()
     sluice.done(message(sluice, user, "an old one"))
     page.context.add_init_script(WATCH_SHIFTS)
     visit(page, sluice, user)
-    for _ in range(40):  # an engine does ten at a time: what comes after them is pending for a while
-        add_slow(sluice, other, "slowly done")
-    task = add_slow(sluice, user, "slowly done")
-    page.goto(f"{sluice.url}/?task={task}")
-    expect(status(page)).to_have_text("Pending")
-    row(page, "an old one").get_by_role("link").focus()
-    words = select(page.get_by_role("heading", name="slowly done"))
+    sluice.model.script([{"match": "endless", "fault": "hang"}, {"match": "slowly done", "seconds": 2}])
+    with ten_endless_tasks(sluice):
+        task = sluice.add(user, objective="slowly done")
+        page.goto(f"{sluice.url}/?task={task}")
+        expect(status(page)).to_have_text("Pending")
+        row(page, "an old one").get_by_role("link").focus()
+        words = select(page.get_by_role("heading", name="slowly done"))
     expect(status(page)).to_have_text("Running")
     expect(status(page)).to_have_text("Completed")
     expect(page.get_by_role("region", name="Code")).to_be_visible()
@@ -281,6 +290,7 @@ def test_nothing_moves_and_nothing_is_lost_while_an_open_task_is_done(sluice: Sl
     assert sum(value for value, _ in shifts) < 0.02, shifts
 
 
+@both
 def test_a_page_asks_ever_less_often_while_nothing_happens_and_not_at_all_while_it_is_hidden(
     sluice: Sluice, page: Page
 ) -> None:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import pairwise
+from itertools import count
 
 import pytest
-from playwright.sync_api import Locator, Page, Request, Route
+from playwright.sync_api import Locator, Page, Route
 
 from tests.waiting import eventually
-from tests.web.actors import ADD, LIST, box, expect, row, rows, soon, status, tasks_of, visit
+from tests.web.actors import ADD, box, expect, row, rows, soon, status, tasks_of, visit
 from tests.web.noise import Noise
 from tests.web.sluices import ClusterSluice, Sluice, both_lasting
 
@@ -32,6 +31,17 @@ def send(page: Page, objective: str, language: str = "python") -> None:
     box(page, "Objective").fill(objective)
     box(page, "Language").fill(language)
     page.get_by_role("button", name="Send", exact=True).click()
+
+
+#: How many calls of the API the page has made, and how many of these have been answered or have failed.
+COUNT_CALLS = """
+    window.asked = window.ended = 0;
+    const given = window.fetch;
+    window.fetch = (...call) => {
+        asked++;
+        return given(...call).finally(() => ended++);
+    };
+"""
 
 
 def break_network(noise: Noise) -> None:
@@ -63,17 +73,8 @@ def test_an_open_page_outlives_its_server(lasting_sluice: Sluice, open_page: Ope
     send(open_one, "In the midst of it")
     expect(status(open_one)).to_have_text("Running")
     open_one.evaluate("window.wasReloaded = false")
-    tries: list[float] = []
-
-    def count(request: Request) -> None:
-        if LIST.search(request.url):
-            tries.append(time.monotonic())
-
     with dead(sluice):
-        open_one.on("requestfailed", count)
         expect(connection(open_one)).to_have_text(re.compile(r"can't be reached\. Next try in \d+ s\."))
-        # Of 1, 2 and 4 seconds, each more or less by a fourth.
-        soon(open_one, lambda: any(later - sooner > 2.6 for sooner, later in pairwise(tries)), "a longer pause")
         for page, objective in ((open_one, "Sent while it was dead"), (closed_one, "Sent and left")):
             send(page, objective)
             expect(row(page, objective)).to_contain_text("Not confirmed yet. The server can't be reached.")
@@ -97,6 +98,42 @@ def test_an_open_page_outlives_its_server(lasting_sluice: Sluice, open_page: Ope
     assert open_one.evaluate("window.wasReloaded") is False
     assert len(tasks_of(sluice, staying)) == 3
     assert len(tasks_of(sluice, leaving)) == 1
+
+
+def test_while_nobody_answers_a_page_tries_ever_less_often_and_goes_on_by_itself(
+    lasting_sluice: Sluice, page: Page, noise: Noise
+) -> None:
+    """By the page's own clock, which the test moves on."""
+    break_network(noise)
+    page.add_init_script(COUNT_CALLS)
+    page.clock.install()
+    visit(page, lasting_sluice)
+    page.clock.pause_at(page.evaluate("Date.now()") / 1000 + 1)
+    page.route(API, lambda route: route.abort("connectionrefused"))
+
+    def settle() -> None:
+        for _ in range(3):  # one answer may lead to the next question
+            soon(page, lambda: page.evaluate("ended === asked"), "all is answered, or has failed")
+
+    def seconds_to_the_next() -> int:
+        settle()
+        asked = page.evaluate("asked")
+        for seconds in count(1):
+            page.clock.run_for(1000)
+            if page.evaluate("asked") > asked:
+                return seconds
+        raise AssertionError
+
+    settle()
+    page.locator("#connection-now").dispatch_event("click")
+    expect(connection(page)).to_have_text(re.compile(r"can't be reached\. Next try in \d+ s\."))
+    for seconds in (1, 2, 4, 8, 15, 15):  # each more or less by a fourth
+        assert 0.75 * seconds <= seconds_to_the_next() <= 1.25 * seconds + 1
+
+    settle()
+    page.unroute_all()
+    assert seconds_to_the_next() <= 20
+    expect(connection(page)).to_have_text("Connected")
 
 
 @pytest.mark.parametrize("sluice", ["embedded"], indirect=True)

