@@ -27,7 +27,7 @@ from sluice.broker import Topology
 CALM_SECONDS = 0.02
 
 #: Seconds after the last handler for what comes after it: the acknowledgement, the result.
-SETTLE_SECONDS = 0.1
+SETTLE_SECONDS = 0.5
 
 #: Seconds in which what was sent must be in the queue.
 ARRIVAL_SECONDS = 5.0
@@ -135,7 +135,7 @@ PIKA = Contender(
 DRAMATIQ_TEN = ("--processes", "1", "--threads", "10")
 
 
-#: Not a peer, but what the packages alone take of the time.
+#: No peer: what there is to gain at most is what Sluice's engine takes beyond this.
 BARE = Contender(
     "bare pika and pymongo",
     [sys.executable, "-m", "bench.peers.bare"],

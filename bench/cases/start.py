@@ -51,7 +51,7 @@ PATIENCE_SECONDS = 60.0
 #: Seconds between two looks at a worker that starts: a look takes time from it.
 LOOK_SECONDS = 0.1
 
-#: How long the ten tasks run that a worker is weighed with.
+#: How long the ten tasks run that Sluice's engine is weighed with.
 BUSY_SECONDS = 3.0
 
 #: What is promised: milliseconds to the first message and to the first call of the model, megabytes at rest.
@@ -81,9 +81,9 @@ def _programs(directory: Path, *packages: str) -> Path:
     """The programs of an environment with these packages and nothing else, as an image has it. The bench's own holds
     much that is imported where it is found (openai then takes aiohttp, for 0.2 s), and what a developer's environment
     does at each start (the finder of the editable install, the .pth files of setuptools and others)."""
-    venv.create(directory, symlinks=True, with_pip=True)
-    install = [directory / "bin" / "pip", "install", "--quiet", "--disable-pip-version-check", "-c", "constraints.txt"]
-    subprocess.run([*install, *packages], cwd=ROOT, check=True)
+    venv.create(directory, symlinks=True)
+    pip = [sys.executable, "-m", "pip", "--python", directory / "bin" / "python", "--disable-pip-version-check"]
+    subprocess.run([*pip, "install", "--quiet", "-c", "constraints.txt", *packages], cwd=ROOT, check=True)
     return directory / "bin"
 
 
@@ -179,7 +179,9 @@ def _peer(lab: Lab, peer: Contender) -> Sample:
         peer.fill(lab, queue, Job(count=10))
         with start(lab, peer, queue, marks.directory, Job(count=0)) as process:
             calm_down(process.pid)  # with all that it takes at once at the gate
-            return sample | {"RSS busy MB": rss_mb(process.pid), "PSS busy MB": resident_mb(process.pid)}
+            sample |= {"RSS busy MB": rss_mb(process.pid), "PSS busy MB": resident_mb(process.pid)}
+            marks.open_gate()
+    return sample
 
 
 def _once(condition: Callable[[], Any]) -> Any:
@@ -221,8 +223,8 @@ def _table(figures: Figures) -> Table:
         ],
         rows=rows,
         notes=[
-            "With bytecode, each from an environment with only the packages that it needs, as the images have it. "
-            "Lowest and highest of the rounds in parentheses.",
+            "With bytecode, Sluice's engine from an environment with only the packages of its image, the others from "
+            "one with theirs. Lowest and highest of the rounds in parentheses.",
             "Sluice's engine and the bare one claim the task in the database before its handler starts. Sluice's ten "
             "tasks ask the model; the others' wait, and as many of them run at once as the worker takes.",
             "RSS counts what processes share in each of them, PSS once among all.",

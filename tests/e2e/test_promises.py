@@ -24,12 +24,12 @@ from tests.waiting import eventually
 def test_when_an_engine_is_killed_another_completes_its_ten_tasks(stack: Stack) -> None:
     stack.start_functions("add", "get")
     stack.model.script([{"times": 10, "seconds": 60}])
-    first = stack.start_engine(LEASE_SECONDS="1")
+    first = stack.start_engine(LEASE_SECONDS="3")
     ids = [stack.add() for _ in range(10)]
     stack.wait_for(ids, lambda task: task["status"] == "running")
     eventually(lambda: stack.model.open_calls() == 10)
     first.kill()
-    stack.start_engine(LEASE_SECONDS="1")
+    stack.start_engine(LEASE_SECONDS="3")
     tasks = stack.wait_until_done(ids, 45)
     assert {(task["status"], task["attempts"]) for task in tasks} == {("completed", 2)}
     assert all(task["code"] for task in tasks)

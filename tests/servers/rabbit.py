@@ -8,6 +8,7 @@ import subprocess
 import urllib.error
 import urllib.request
 from base64 import b64encode
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -70,8 +71,9 @@ def rabbitmq_missing() -> str | None:
 
 
 def _applications(folder: Path) -> dict[str, Path]:
-    """The applications in a folder, by their names; each is in a folder with its version in the name."""
-    return {application.name.rpartition("-")[0]: application for application in folder.iterdir()}
+    """The applications in a folder, if it is one, by their names; each is in a folder with its version in the name."""
+    found = sorted(folder.iterdir()) if folder.is_dir() else []
+    return {application.name.rpartition("-")[0]: application for application in found}
 
 
 class RabbitNode:
@@ -233,7 +235,8 @@ class RabbitNode:
             if application in ours:
                 (plugins / folder.name).symlink_to(folder)
             for module in (folder / "ebin").glob("*.beam"):
-                (modules / module.name).symlink_to(module)
+                with suppress(FileExistsError):  # the first one counts, as in a path of folders
+                    (modules / module.name).symlink_to(module)
             needs = APPLICATIONS.search((folder / "ebin" / f"{application}.app").read_text())
             names = re.findall(r"\w+", needs[1]) if needs else []
             needed.extend(name for name in names if name in installed and name not in needed)

@@ -4,6 +4,7 @@ import ipaddress
 import json
 import time
 import urllib.request
+import uuid
 from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -75,21 +76,22 @@ def listening_addresses(pid: int) -> set[str]:
 
 
 def test_keeps_confirmed_messages_over_restart_and_kill(rabbit: RabbitNode) -> None:
-    url = rabbit.url
+    url, queue = rabbit.url, f"kept-{uuid.uuid4().hex[:8]}"
     with channel(rabbit) as c:
-        declare(c, "kept")
-        publish(c, "kept", b"1", b"2", b"3")
-        assert take(c, "kept") == b"1"
+        declare(c, queue)
+        publish(c, queue, b"1", b"2", b"3")
+        assert take(c, queue) == b"1"
     rabbit.restart()
     with channel(rabbit) as c:
-        assert take(c, "kept") == b"2"
-        publish(c, "kept", b"4")
+        assert take(c, queue) == b"2"
+        publish(c, queue, b"4")
     rabbit.kill()
     assert not accepts_connections(rabbit.amqp_port)
     rabbit.start()
     with channel(rabbit) as c:
-        assert [take(c, "kept"), take(c, "kept")] == [b"3", b"4"]
-        assert c.queue_declare("kept", passive=True).method.message_count == 0
+        assert [take(c, queue), take(c, queue)] == [b"3", b"4"]
+        assert c.queue_declare(queue, passive=True).method.message_count == 0
+        c.queue_delete(queue)
     assert rabbit.url == url
 
 

@@ -199,6 +199,7 @@ def test_filters_are_in_the_address_and_stay(sluice: Sluice, page: Page) -> None
     expect(page.locator("#tasks")).to_contain_text("No task matches these filters.")
 
 
+@both
 def test_search_looks_through_what_is_loaded_and_counts(sluice: Sluice, page: Page) -> None:
     user = newcomer()
     for text in ("red apple", "green apple", "red brick"):

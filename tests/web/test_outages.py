@@ -109,7 +109,6 @@ def test_while_nobody_answers_a_page_tries_ever_less_often_and_goes_on_by_itself
     page.clock.install()
     visit(page, lasting_sluice)
     page.clock.pause_at(page.evaluate("Date.now()") / 1000 + 1)
-    page.route(API, lambda route: route.abort("connectionrefused"))
 
     def settle() -> None:
         for _ in range(3):  # one answer may lead to the next question
@@ -125,6 +124,7 @@ def test_while_nobody_answers_a_page_tries_ever_less_often_and_goes_on_by_itself
         raise AssertionError
 
     settle()
+    page.route(API, lambda route: route.abort("connectionrefused"))
     page.locator("#connection-now").dispatch_event("click")
     expect(connection(page)).to_have_text(re.compile(r"can't be reached\. Next try in \d+ s\."))
     for seconds in (1, 2, 4, 8, 15, 15):  # each more or less by a fourth
