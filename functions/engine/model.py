@@ -8,12 +8,13 @@ state it is, which no blocking call can do.
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import math
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import CancelledError, ThreadPoolExecutor
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -54,23 +55,24 @@ class Model:
     """A client for one model. Safe to use from many threads at once."""
 
     def __init__(self, *, api_key: str, base_url: str | None, model: str, timeout: float) -> None:
-        import httpcore2  # noqa: F401 - which the other thread would import, at the same time as this one
-        import httpx2
-
-        with ThreadPoolExecutor(1) as aside:  # reading the authorities takes 40 ms, and not the interpreter's lock
-            context = aside.submit(httpx2.create_ssl_context)
-            import openai
-
         self._model = model
         self._timeout = timeout
-        # Retries belong to the queue: it waits without holding one of the engine's places.
-        self._client = openai.AsyncOpenAI(
-            api_key=api_key,
-            base_url=base_url,
-            max_retries=0,
-            timeout=timeout,
-            http_client=openai.DefaultAsyncHttpxClient(verify=context.result()),
-        )
+        with _uncollected():
+            import httpcore2  # noqa: F401 - which the other thread would import, at the same time as this one
+            import httpx2
+
+            with ThreadPoolExecutor(1) as aside:  # reading the authorities takes 40 ms, and not the interpreter's lock
+                context = aside.submit(httpx2.create_ssl_context)
+                import openai
+
+            client = openai.AsyncOpenAI(
+                api_key=api_key,
+                base_url=base_url,
+                max_retries=0,  # retries belong to the queue: it waits without holding one of the engine's places
+                timeout=timeout,
+                http_client=openai.DefaultAsyncHttpxClient(verify=context.result()),
+            )
+            self._completions = client.chat.completions  # imported when it is asked for
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, name="model", daemon=True).start()
 
@@ -124,7 +126,7 @@ class Model:
         finish_reason: str | None = None
         model: str | None = None
         usage: Any = None
-        stream = await self._client.chat.completions.create(
+        stream = await self._completions.create(
             model=self._model,
             messages=cast("Any", messages),
             stream=True,
@@ -154,6 +156,18 @@ class Model:
         if finish_reason is None:
             raise Retry("cut_off", "The model's answer broke off.")
         return Answer(whole(text), model, usage.model_dump(warnings=False) if isinstance(usage, BaseModel) else None)
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """What imports make, stays: to look through it for garbage, again and again while it grows, takes time."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 @asynccontextmanager

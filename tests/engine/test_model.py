@@ -24,6 +24,7 @@ import pytest
 from functions.engine.fences import code_in
 from functions.engine.handler import Failed, Retry, Step, Stopped
 from functions.engine.kinds.code import run
+from functions.engine.model import Model
 from functions.engine.model import model as client_of
 from offline_model import OfflineModel
 from sluice.kinds.code import Inputs, Outputs
@@ -577,6 +578,16 @@ def test_a_stop_of_one_call_leaves_the_others_alone(offline: OfflineModel, besid
 
 
 # --- together --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("collects", [True, False])
+def test_making_a_client_leaves_the_garbage_collector_as_it_was(collects: bool) -> None:
+    (gc.enable if collects else gc.disable)()
+    try:
+        Model(api_key="none", base_url="http://127.0.0.1:1/v1", model="m", timeout=1)
+        assert gc.isenabled() is collects
+    finally:
+        gc.enable()
 
 
 def test_many_handlers_at_once_share_one_client(offline: OfflineModel, beside: ThreadPoolExecutor) -> None:
