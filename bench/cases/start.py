@@ -79,7 +79,7 @@ def run(lab: Lab) -> Result:
 
 def _programs(directory: Path, *packages: str) -> Path:
     """The programs of an environment with these packages and nothing else, as an image has it. The bench's own holds
-    much that is imported where it is found (openai then takes aiohttp, for 0.2 s), and what a developer's environment
+    much that is imported where it is found (openai then takes aiohttp, for 0.15 s), and what a developer's environment
     does at each start (the finder of the editable install, the .pth files of setuptools and others)."""
     venv.create(directory, symlinks=True)
     pip = [sys.executable, "-m", "pip", "--python", directory / "bin" / "python", "--disable-pip-version-check"]
