@@ -135,7 +135,7 @@ PIKA = Contender(
 DRAMATIQ_TEN = ("--processes", "1", "--threads", "10")
 
 
-#: No peer: what there is to gain at most is what Sluice's engine takes beyond this.
+#: No peer: what Sluice's engine takes beyond this is about what there is to gain.
 BARE = Contender(
     "bare pika and pymongo",
     [sys.executable, "-m", "bench.peers.bare"],

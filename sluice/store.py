@@ -425,6 +425,7 @@ class MongoTaskStore:
     # -----------------------------------------------------------------------------------------------------------------
 
     def _together(self, items: Sequence[T], many: Callable[[Sequence[T]], list[R]], alone: Callable[[T], R]) -> list[R]:
+        """Do the same with many things in one round trip, or with each alone where one of them can't be stored."""
         if len(items) == 1:
             return [alone(items[0])]
         with self._answering():  # one bound for all that follows
